@@ -1,0 +1,1 @@
+"""openwork opens neural networks: find a mechanism, prove it, change it."""

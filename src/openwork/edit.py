@@ -1,0 +1,316 @@
+"""Interventions as data: frozen, hashable, JSON round trip, checked before anything runs.
+
+A value that an edit writes comes from a named source run (`Patch(site, source="clean")` together with
+``net.run(..., sources={"clean": inputs_or_run})``), from a statistic of a source run, or from an `Array`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from openwork.errors import BadInput, UnknownName
+from openwork.site import Site, Where
+
+UNEDITED = "unedited"
+"""The source that always exists: the same inputs, run without edits."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """A small float32 tensor as a value: equal and hashed by content, written to JSON with its digest.
+
+    Args:
+        shape: its shape.
+        data: its elements, little-endian float32 bytes.
+    """
+
+    shape: tuple[int, ...]
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, value: Any) -> Array:
+        """Make one from a tensor, an array, a number or nested lists; NaN and infinity are refused."""
+        if isinstance(value, Array):
+            return value
+        if hasattr(value, "detach"):
+            value = value.detach().float().cpu().numpy()
+        array = np.ascontiguousarray(np.asarray(value, dtype="<f4"))
+        if not np.isfinite(array).all():
+            raise BadInput("expected finite values; got NaN or infinity in the array of an edit")
+        return cls(tuple(array.shape), array.tobytes())
+
+    @property
+    def digest(self) -> str:
+        """sha256 of shape and elements."""
+        return hashlib.sha256(repr(self.shape).encode() + self.data).hexdigest()
+
+    def numpy(self) -> np.ndarray:
+        """The elements as a float32 array of `shape`."""
+        return np.frombuffer(self.data, dtype="<f4").reshape(self.shape).copy()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "sha256": self.digest, "data": base64.b64encode(self.data).decode()}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Array:
+        array = cls(tuple(record["shape"]), base64.b64decode(record["data"]))
+        if array.digest != record["sha256"] or len(array.data) != 4 * int(np.prod(array.shape)):
+            raise BadInput("expected an array that matches its sha256; the record was altered or cut short")
+        return array
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One intervention at a site. Edits at one site apply in the order given.
+
+    Args:
+        site: the site or pattern; an index selects heads, units or channels.
+        where: positions, a token group, or a `Where`; None for everywhere.
+    """
+
+    site: Site
+    where: Where = Where()
+    serialisable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "site", Site.parse(self.site))
+        object.__setattr__(self, "where", Where.of(self.where))
+
+    @property
+    def needs(self) -> str | None:
+        """The name of the source run whose value at this site it reads, or None."""
+        return getattr(self, "source", None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-serialisable record from which `edit_from_json` makes an equal edit.
+
+        Raises:
+            BadInput: for a `Custom` edit, which holds a function.
+        """
+        if not self.serialisable:
+            raise BadInput(f"{type(self).__name__} holds a function and has no JSON form; use an edit that is data")
+        record: dict[str, Any] = {"edit": type(self).__name__}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Site):
+                value = str(value)
+            elif isinstance(value, Where):
+                value = {f.name: getattr(value, f.name) for f in fields(value)}
+            elif isinstance(value, Array):
+                value = value.to_json()
+            record[item.name] = value
+        return record
+
+
+@dataclass(frozen=True)
+class Patch(Edit):
+    """Write the value that the site has in another run (activation patching).
+
+    Args:
+        source: name of the source run.
+        source_where: where to read in the source run, if elsewhere; it must select as many positions.
+    """
+
+    source: str = "clean"
+    source_where: Where | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source_where is not None:
+            object.__setattr__(self, "source_where", Where.of(self.source_where))
+
+
+@dataclass(frozen=True)
+class Ablate(Edit):
+    """Remove what a site carries.
+
+    Args:
+        how: ``zero``; ``mean`` over the real positions of all rows of the source run; ``resample`` from another row
+            of the source run, same position (rows deranged by `seed`); ``noise``, Gaussian with the source run's mean
+            and standard deviation.
+        source: the run that statistics come from; the unedited run of the same inputs unless named.
+        seed: of ``resample`` and ``noise``.
+    """
+
+    how: Literal["zero", "mean", "resample", "noise"] = "zero"
+    source: str = UNEDITED
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.how not in ("zero", "mean", "resample", "noise"):
+            raise BadInput(f"expected how to be zero, mean, resample or noise; got {self.how!r}")
+
+    @property
+    def needs(self) -> str | None:
+        return None if self.how == "zero" else self.source
+
+
+@dataclass(frozen=True)
+class Set(Edit):
+    """Write a constant: a number, or an array that broadcasts against the selected part."""
+
+    value: Array = Array((), b"\0\0\0\0")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "value", Array.of(self.value))
+
+
+@dataclass(frozen=True)
+class Add(Edit):
+    """Add ``scale * vector``; the vector broadcasts against the selected part."""
+
+    vector: Array = Array((), b"\0\0\0\0")
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "vector", Array.of(self.vector))
+
+
+@dataclass(frozen=True)
+class Scale(Edit):
+    """Multiply by a factor."""
+
+    factor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Project(Edit):
+    """Project out a subspace, or everything else.
+
+    Args:
+        directions: (count, channel) or (channel,), not necessarily orthonormal.
+        keep: keep only the subspace instead of removing it.
+    """
+
+    directions: Array = Array((), b"\0\0\0\0")
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "directions", _directions(self.directions))
+
+
+@dataclass(frozen=True)
+class SwapAlong(Edit):
+    """Replace the component within a subspace by that of another run, leaving the complement as it is.
+
+    Source: interchange intervention in a subspace, h' = h + P (h_source - h) with P the projection on the directions.
+    """
+
+    directions: Array = Array((), b"\0\0\0\0")
+    source: str = "clean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "directions", _directions(self.directions))
+
+
+@dataclass(frozen=True)
+class KnockOut(Edit):
+    """Cut attention edges before the softmax: queries in `where` no longer see keys in `keys`.
+
+    A query whose every key is cut attends to nothing (its pattern row is zero).
+
+    Args:
+        site: ``blocks.4.attn`` or ``blocks.4.attn.scores[3]`` (head 3); patterns as everywhere.
+        where: the queries.
+        keys: the keys.
+    """
+
+    keys: Where = Where()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "keys", Where.of(self.keys))
+        if self.site.path.endswith("attn"):
+            object.__setattr__(self, "site", Site(self.site.path + ".scores", self.site.index))
+
+
+@dataclass(frozen=True)
+class Substitute(Edit):
+    """Write what a surrogate makes of the site (a dictionary's reconstruction, a transcoder's output).
+
+    Args:
+        by: name of the surrogate in ``net.run(..., surrogates={name: callable})``.
+        reads: the site it reads; the written site itself unless named.
+    """
+
+    by: str = ""
+    reads: Site | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.by:
+            raise BadInput("expected by= to name a surrogate given to the run; got an empty name")
+        if self.reads is not None:
+            object.__setattr__(self, "reads", Site.parse(self.reads))
+
+
+@dataclass(frozen=True)
+class Custom(Edit):
+    """The escape hatch: ``fn(value) -> value`` on the whole tensor of the site, which has no JSON form."""
+
+    fn: Callable[[Any], Any] | None = None
+    serialisable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.fn):
+            raise BadInput(f"expected fn to be a function of one tensor; got {self.fn!r}")
+
+
+EDITS: dict[str, type[Edit]] = {
+    cls.__name__: cls for cls in (Patch, Ablate, Set, Add, Scale, Project, SwapAlong, KnockOut, Substitute)
+}
+
+
+def _directions(value: Any) -> Array:
+    array = Array.of(value)
+    matrix = np.atleast_2d(array.numpy())
+    if matrix.ndim != 2 or not matrix.size or np.linalg.matrix_rank(matrix) < min(matrix.shape):
+        raise BadInput(
+            f"expected linearly independent directions of shape (count, channel); got shape {array.shape} "
+            f"of rank {np.linalg.matrix_rank(matrix) if matrix.size else 0}"
+        )
+    return Array.of(matrix)
+
+
+def edit_from_json(record: dict[str, Any]) -> Edit:
+    """The edit of which `record` is the JSON form.
+
+    Raises:
+        UnknownName: if the record names no edit.
+        BadInput: if a field is missing or wrong.
+    """
+    kind = record.get("edit") if isinstance(record, dict) else None
+    if kind not in EDITS:
+        raise UnknownName.among("edit", str(kind), EDITS)
+    cls, values = EDITS[kind], {}
+    for item in fields(cls):
+        if item.name not in record:
+            raise BadInput(f"expected a field {item.name!r} in the record of {kind}; it is missing")
+        value = record[item.name]
+        if isinstance(value, dict):
+            value = Array.from_json(value) if "sha256" in value else Where(**value)
+        values[item.name] = value
+    return cls(**values)
+
+
+def edits_to_json(edits: Iterable[Edit]) -> str:
+    """The edits as one JSON text."""
+    return json.dumps([edit.to_json() for edit in edits])
+
+
+def edits_from_json(text: str) -> list[Edit]:
+    """The edits of a JSON text written by `edits_to_json`."""
+    return [edit_from_json(record) for record in json.loads(text)]
