@@ -19,7 +19,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("metrics", "store", "evidence"),
     ("network", "worlds"),
     ("tasks", "zoo"),
-    tuple("causal attribution circuits dictionaries lenses weights probes geometry vision multimodal control".split()),
+    (
+        *("causal", "attribution", "circuits", "dictionaries", "lenses", "weights"),
+        *("probes", "geometry", "vision", "multimodal", "control"),
+    ),
     ("faithfulness",),
     ("recipes", "studies", "reports"),
     ("web", "cli"),
@@ -37,7 +40,7 @@ ONLY_IN = {
     "http.server": {"web"},
     "typer": {"cli"},
 }
-UNSAFE_IMPORTS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+UNSAFE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 VAGUE = {"utils", "util", "common", "misc", "helper", "helpers", "tools", "shared", "stuff"}
 MAX_LINES, MAX_METHODS = 500, 15
 
@@ -163,9 +166,11 @@ def wide_classes(modules: dict[str, Module]) -> Iterator[str]:
 
 def unsafe_calls(modules: dict[str, Module]) -> Iterator[str]:
     for module in modules.values():
-        for library in UNSAFE_IMPORTS:
-            if any(within(name, library) for name in module.imports):
-                yield f"{module.name} imports {library}, which runs code from files"
+        read = {ast.unparse(node) for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)}
+        for name in sorted(read | module.imports):
+            library, _, member = name.partition(".")
+            if library in UNSAFE and member and not member.endswith("Error"):
+                yield f"{module.name} uses {name}, which runs code from files"
         for call in (node for node in ast.walk(module.tree) if isinstance(node, ast.Call)):
             said = ast.unparse(call.func)
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
