@@ -1,1 +1,113 @@
-"""openwork opens neural networks: find a mechanism, prove it, change it."""
+"""openwork opens neural networks: find a mechanism, prove it, change it.
+
+Importing it loads neither torch nor transformers: every name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openwork import errors, evidence, metrics, network, recipes, reports, store, studies, tasks, worlds, zoo
+    from openwork.circuit import Circuit, Node
+    from openwork.dictionary import Dictionary
+    from openwork.direction import Direction
+    from openwork.edit import (
+        Ablate,
+        Add,
+        Array,
+        Custom,
+        Edit,
+        KnockOut,
+        Patch,
+        Project,
+        Scale,
+        Set,
+        Substitute,
+        SwapAlong,
+        edits_from_json,
+        edits_to_json,
+    )
+    from openwork.finding import Finding
+    from openwork.site import Edge, Site, Where
+    from openwork.task import Inputs, Metric, Task
+    from openwork.zoo.opening import open
+
+    __version__: str
+
+_EDITS = "Ablate Add Array Custom Edit KnockOut Patch Project Scale Set Substitute SwapAlong"
+_HOMES: dict[str, str] = {
+    "circuit": "Circuit Node",
+    "dictionary": "Dictionary",
+    "direction": "Direction",
+    "edit": f"{_EDITS} edits_from_json edits_to_json",
+    "finding": "Finding",
+    "site": "Edge Site Where",
+    "task": "Inputs Metric Task",
+    "zoo.opening": "open",
+}
+_HOME_OF = {name: f"openwork.{home}" for home, names in _HOMES.items() for name in names.split()}
+_MODULES = (
+    "errors", "evidence", "metrics", "network", "recipes", "reports", "store", "studies", "tasks", "worlds", "zoo",
+)  # fmt: skip
+
+__all__ = [
+    "Ablate",
+    "Add",
+    "Array",
+    "Circuit",
+    "Custom",
+    "Dictionary",
+    "Direction",
+    "Edge",
+    "Edit",
+    "Finding",
+    "Inputs",
+    "KnockOut",
+    "Metric",
+    "Node",
+    "Patch",
+    "Project",
+    "Scale",
+    "Set",
+    "Site",
+    "Substitute",
+    "SwapAlong",
+    "Task",
+    "Where",
+    "__version__",
+    "edits_from_json",
+    "edits_to_json",
+    "errors",
+    "evidence",
+    "metrics",
+    "network",
+    "open",
+    "recipes",
+    "reports",
+    "store",
+    "studies",
+    "tasks",
+    "worlds",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("openwork")
+    elif name in _HOME_OF:
+        value = getattr(import_module(_HOME_OF[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"openwork.{name}")
+    else:
+        raise AttributeError(f"module 'openwork' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
