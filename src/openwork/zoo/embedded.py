@@ -1,0 +1,143 @@
+"""Loading the embedded models from the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from openwork.errors import CorruptFile, UnknownName
+from openwork.zoo.attention_only import AttentionOnly, AttentionOnlyConfig
+
+WEIGHTS = Path(__file__).parent / "weights"
+MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+ATTENTION_ONLY = "openwork-attention-only"
+REINSTALL = "reinstall openwork (pip install --force-reinstall openwork)"
+
+
+def names() -> list[str]:
+    """The embedded models, sorted."""
+    return sorted(folder.name for folder in WEIGHTS.iterdir() if (folder / MODEL).exists())
+
+
+def checkpoints(name: str) -> list[str]:
+    """The training checkpoints of an embedded model, earliest first; `load(f"{name}@{checkpoint}")` opens one.
+
+    Args:
+        name: an embedded model.
+
+    Returns:
+        Names such as "step-2500"; empty if the model ships without.
+
+    Raises:
+        UnknownName: if there is no such model.
+    """
+    found = (_folder(name) / CHECKPOINTS).glob("step-*.safetensors")
+    return sorted((path.stem for path in found), key=lambda stem: int(stem.removeprefix("step-")))
+
+
+def card(name: str) -> dict[str, Any]:
+    """The model card: data with hashes, training, what the model can do with intervals.
+
+    Args:
+        name: an embedded model.
+
+    Raises:
+        UnknownName: if there is no such model.
+        CorruptFile: if the card is damaged.
+    """
+    return _json(_folder(name) / "card.json")
+
+
+def load(name: str) -> tuple[nn.Module, PreTrainedTokenizerFast]:
+    """Open an embedded model.
+
+    Args:
+        name: one of `names()`, or `name@checkpoint` with one of `checkpoints(name)`.
+
+    Returns:
+        The network in float32 on the CPU, in evaluation mode, and its tokenizer (which puts the beginning-of-text
+        token first, as in training).
+
+    Raises:
+        UnknownName: if there is no such model or checkpoint; lists the nearest.
+        CorruptFile: if a file of the package is damaged.
+    """
+    model, _, checkpoint = name.partition("@")
+    folder = _folder(model)
+    path = folder / MODEL
+    if checkpoint:
+        known = checkpoints(model)
+        if checkpoint not in known:
+            raise UnknownName.among(f"checkpoint of {model}", checkpoint, known)
+        path = folder / CHECKPOINTS / f"{checkpoint}.safetensors"
+    network = _build(folder)
+    _fill(network, path)
+    return network.eval(), _tokenizer(folder)
+
+
+def untrained(name: str, seed: int = 0) -> tuple[nn.Module, PreTrainedTokenizerFast]:
+    """The same network with fresh random weights: the control that has learned nothing.
+
+    Args:
+        name: one of `names()`.
+        seed: of the weights.
+
+    Returns:
+        The network in float32 on the CPU, in evaluation mode, and the tokenizer of the trained one.
+
+    Raises:
+        UnknownName: if there is no such model.
+    """
+    folder = _folder(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _build(folder)
+    return network.eval(), _tokenizer(folder)
+
+
+def _folder(name: str) -> Path:
+    if name not in names():
+        raise UnknownName.among("embedded model", name, names())
+    return WEIGHTS / name
+
+
+def _build(folder: Path) -> nn.Module:
+    config = _json(folder / "config.json")
+    if config.pop("model_type") == ATTENTION_ONLY:
+        return AttentionOnly(AttentionOnlyConfig(**config))
+    return GPT2LMHeadModel(GPT2Config.from_pretrained(folder, local_files_only=True))
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _fill(network: nn.Module, path: Path) -> None:
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+        report = network.load_state_dict(tensors, strict=False)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CorruptFile(f"cannot read the weights in {path}: {error}; {REINSTALL}") from error
+    places = {name: tensor.data_ptr() for name, tensor in network.state_dict().items()}
+    filled = {places[name] for name in tensors if name in places}
+    # a tied tensor is stored once, under one of its names
+    missing = [name for name in report.missing_keys if places[name] not in filled]
+    if missing or report.unexpected_keys:
+        raise CorruptFile(
+            f"{path} lacks {missing or 'nothing'} and has unknown {report.unexpected_keys or 'nothing'}; {REINSTALL}"
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptFile(f"cannot read {path}: {error}; {REINSTALL}") from error
