@@ -1,0 +1,168 @@
+"""Confidence intervals: bootstrap of any statistic, of paired differences and of ratios; Wilson for proportions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from openwork.errors import BadInput
+from openwork.evidence.samples import Values, as_pairs, as_sample, require_level
+from openwork.finding import Interval
+
+BATCH = 4_000_000
+"""Numbers resampled at once: 32 MB, whatever the number of examples."""
+
+
+def bootstrap_interval(
+    values: Values,
+    statistic: Callable[..., Any] = np.mean,
+    level: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> Interval:
+    """Bias-corrected and accelerated bootstrap interval of a statistic of independent examples.
+
+    Where the correction is undefined, as with values that are all equal, the percentile interval is given instead and
+    `Interval.method` says so.
+
+    Args:
+        values: one number an example.
+        statistic: of a sample; vectorised if it takes ``axis``.
+        level: two-sided confidence.
+        resamples: how many bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        The interval; its n is the number of examples.
+
+    Raises:
+        BadInput: fewer than two values, NaN or infinity, too few resamples for the level, or a statistic that is not
+            a finite number.
+
+    Units:
+        those of the statistic.
+
+    Source:
+        Efron 1987, Better bootstrap confidence intervals; `scipy.stats.bootstrap`.
+    """
+    sample = as_sample(values, "values")
+    return _bootstrap((sample,), statistic, level, resamples, seed)
+
+
+def paired_difference_interval(
+    a: Values, b: Values, level: float = 0.95, resamples: int = 9999, seed: int = 0
+) -> Interval:
+    """Bootstrap interval of the mean of a − b, paired by example.
+
+    Args:
+        a: one number an example.
+        b: the same examples, in the same order.
+        level: two-sided confidence.
+        resamples: how many bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        BadInput: as `bootstrap_interval`, or different lengths.
+
+    Units:
+        those of the values.
+    """
+    first, second = as_pairs(a, b, ("a", "b"))
+    return _bootstrap((first - second,), np.mean, level, resamples, seed)
+
+
+def ratio_interval(
+    numerator: Values, denominator: Values, level: float = 0.95, resamples: int = 9999, seed: int = 0
+) -> Interval:
+    """Bootstrap interval of mean(numerator) / mean(denominator), resampling examples with both their values.
+
+    For faithfulness, give m(C) − m(∅) and m(M) − m(∅) of each example; for a mean over examples in groups, what
+    `by_group` returns.
+
+    Args:
+        numerator: one number an example.
+        denominator: the same examples, in the same order.
+        level: two-sided confidence.
+        resamples: how many bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        BadInput: as `bootstrap_interval`, different lengths, or a denominator whose own interval includes zero, so
+            that the ratio has no bounded interval.
+
+    Units:
+        those of the numerator over those of the denominator.
+    """
+    top, bottom = as_pairs(numerator, denominator, ("numerator", "denominator"))
+    gap = _bootstrap((bottom,), np.mean, level, resamples, seed)
+    if gap.low <= 0 <= gap.high:
+        raise BadInput(
+            f"denominator: expected a mean away from zero, got {gap} at level {level}; a ratio to it is unbounded: "
+            "use more examples or another baseline"
+        )
+
+    def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
+        return top.mean(axis) / bottom.mean(axis)
+
+    return _bootstrap((top, bottom), ratio, level, resamples, seed)
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson score interval of a proportion; sound at 0 and at 1, where resampling gives no width.
+
+    Args:
+        successes: how many of n.
+        n: number of independent trials.
+        level: two-sided confidence.
+
+    Raises:
+        BadInput: not 0 <= successes <= n with n >= 1.
+
+    Units:
+        fraction.
+
+    Source:
+        Wilson 1927; `scipy.stats.binomtest`.
+    """
+    require_level(level)
+    if n < 1 or not 0 <= successes <= n or successes != int(successes) or n != int(n):
+        raise BadInput(f"expected whole numbers 0 <= successes <= n with n >= 1, got {successes} of {n}")
+    ends = stats.binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    return Interval(successes / n, float(ends.low), float(ends.high), level, int(n), "Wilson score")
+
+
+def _bootstrap(
+    data: tuple[Float[np.ndarray, " n"], ...], statistic: Callable[..., Any], level: float, resamples: int, seed: int
+) -> Interval:
+    require_level(level)
+    if resamples * (1 - level) / 2 < 4.99:
+        raise BadInput(
+            f"resamples: expected at least 5 beyond each end at level {level}, that is "
+            f"{int(np.ceil(10 / (1 - level)))}; got {resamples}"
+        )
+    estimate = float(statistic(*data))
+    if not np.isfinite(estimate):
+        raise BadInput(f"statistic: expected a finite number of this sample, got {estimate}")
+    n = len(data[0])
+    knobs: dict[str, Any] = {"statistic": statistic, "confidence_level": level, "paired": len(data) > 1}
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        # scipy warns that BCa is degenerate; the method of the interval says it instead
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        result = stats.bootstrap(
+            data, n_resamples=resamples, batch=max(1, BATCH // n), rng=np.random.default_rng(seed), **knobs
+        )
+        ends, method = result.confidence_interval, f"BCa bootstrap, {resamples} resamples"
+        if not np.isfinite((ends.low, ends.high)).all():
+            ends = stats.bootstrap(
+                data, n_resamples=0, bootstrap_result=result, method="percentile", **knobs
+            ).confidence_interval
+            equal = all((column == column[0]).all() for column in data)
+            why = "all values are equal" if equal else "the resamples are degenerate"
+            method = f"percentile bootstrap, {resamples} resamples; BCa is undefined because {why}"
+    return Interval(estimate, float(ends.low), float(ends.high), level, n, method)
