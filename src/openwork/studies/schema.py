@@ -176,8 +176,8 @@ class Cluster(Record):
 class Clustering(Record):
     """Step 3: one clustering of units, heads or components.
 
-    `statistic` is the mean cohesion weighted by size; its null comes from `n_null` shuffles; `stability` is the
-    adjusted Rand index between the clustering and those of `n_resamples` resamples.
+    `statistic` is the mean over items of their cluster's cohesion (0 for an item that belongs to none); its null comes
+    from as many shuffles as `null.n` says. `stability` is the adjusted Rand index with each resample.
     """
 
     of: Literal["units", "heads", "components"]
