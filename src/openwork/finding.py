@@ -145,7 +145,7 @@ class Criteria:
     unit: str
     alpha: float = 0.01
     power: float = 0.8
-    min_examples: int = 20
+    min_examples: int = 30
     exceedances: int = 5
     needs_rival: bool = True
 

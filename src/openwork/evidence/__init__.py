@@ -6,6 +6,7 @@ from openwork.evidence.intervals import (
     bootstrap_interval,
     paired_difference_interval,
     ratio_interval,
+    studentised_interval,
     wilson_interval,
 )
 from openwork.evidence.permutation import SignFlip, sign_flip_test
@@ -30,6 +31,7 @@ __all__ = [
     "ratio_interval",
     "record_provenance",
     "sign_flip_test",
+    "studentised_interval",
     "verdict",
     "wilson_interval",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -54,10 +55,59 @@ def bootstrap_interval(
     return _bootstrap((sample,), statistic, level, resamples, seed)
 
 
+def studentised_interval(values: Values, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Interval:
+    """Bootstrap-t interval of the mean: resamples the mean in units of its own standard error.
+
+    The interval that verdicts rest on. At 20 to 40 examples of a skewed effect, one end of a BCa interval is wrong two
+    to four times as often as its level says, this one at most twice. The ends are kept within the range of the sample,
+    which matters when a resample has no spread; `Interval.method` then says so.
+
+    Args:
+        values: one number an example.
+        level: two-sided confidence.
+        resamples: how many bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        The interval; of no width when all values are equal, which its method says.
+
+    Raises:
+        BadInput: as `bootstrap_interval`.
+
+    Units:
+        those of the values.
+
+    Source:
+        Efron 1981, Nonparametric standard errors and confidence intervals; Efron and Tibshirani 1993, section 12.5.
+    """
+    sample = as_sample(values, "values")
+    _require_resamples(level, resamples)
+    n, mean, rng = len(sample), float(sample.mean()), np.random.default_rng(seed)
+    method = f"studentised bootstrap, {resamples} resamples"
+    if (sample == sample[0]).all():
+        return Interval(mean, mean, mean, level, n, f"{method}; no width because all values are equal")
+    ratios = []
+    for start in range(0, resamples, max(1, BATCH // n)):
+        size = min(max(1, BATCH // n), resamples - start)
+        drawn = sample[rng.integers(0, n, (size, n))]
+        shift, spread = drawn.mean(1) - mean, drawn.std(1, ddof=1) / np.sqrt(n)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios.append(np.where(shift == 0, 0.0, shift / spread))
+    tail = (1 - level) / 2
+    # whole resamples, not points between two of them: an infinite one would make the interpolation NaN
+    below, above = np.quantile(np.concatenate(ratios), (tail, 1 - tail), method="closest_observation")
+    error = sample.std(ddof=1) / np.sqrt(n)
+    ends = np.array((mean - above * error, mean - below * error))
+    low, high = np.clip(ends, sample.min(), sample.max())
+    if not np.array_equal(ends, (low, high)):
+        method += "; kept within the range of the sample"
+    return Interval(mean, float(low), float(high), level, n, method)
+
+
 def paired_difference_interval(
     a: Values, b: Values, level: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> Interval:
-    """Bootstrap interval of the mean of a − b, paired by example.
+    """Studentised bootstrap interval of the mean of a − b, paired by example.
 
     Args:
         a: one number an example.
@@ -73,7 +123,7 @@ def paired_difference_interval(
         those of the values.
     """
     first, second = as_pairs(a, b, ("a", "b"))
-    return _bootstrap((first - second,), np.mean, level, resamples, seed)
+    return studentised_interval(first - second, level, resamples, seed)
 
 
 def ratio_interval(
@@ -136,15 +186,17 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(successes / n, float(ends.low), float(ends.high), level, int(n), "Wilson score")
 
 
+def _require_resamples(level: float, resamples: int) -> None:
+    require_level(level)
+    least = math.ceil(round(10 / (1 - level), 6))
+    if resamples < least:
+        raise BadInput(f"resamples: expected at least {least}, 5 beyond each end at level {level}; got {resamples}")
+
+
 def _bootstrap(
     data: tuple[Float[np.ndarray, " n"], ...], statistic: Callable[..., Any], level: float, resamples: int, seed: int
 ) -> Interval:
-    require_level(level)
-    if resamples * (1 - level) / 2 < 4.99:
-        raise BadInput(
-            f"resamples: expected at least 5 beyond each end at level {level}, that is "
-            f"{int(np.ceil(10 / (1 - level)))}; got {resamples}"
-        )
+    _require_resamples(level, resamples)
     estimate = float(statistic(*data))
     if not np.isfinite(estimate):
         raise BadInput(f"statistic: expected a finite number of this sample, got {estimate}")

@@ -57,5 +57,12 @@ def record_provenance(
         device=f"{device}{name}",
         dtype=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
-        command=shlex.join(sys.argv) if command is None else command,
+        command=_command_line() if command is None else command,
     )
+
+
+def _command_line() -> str:
+    """How this process was started, without the folder that the program happens to be installed in."""
+    program = Path(sys.argv[0])
+    start = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
+    return shlex.join([*start, *sys.argv[1:]])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from openwork.errors import BadInput
 from openwork.evidence.controls import random_control_test
-from openwork.evidence.intervals import bootstrap_interval, paired_difference_interval, wilson_interval
+from openwork.evidence.intervals import paired_difference_interval, studentised_interval, wilson_interval
 from openwork.evidence.permutation import sign_flip_test
 from openwork.evidence.power import minimum_detectable_effect
 from openwork.evidence.samples import Values, as_pairs, as_sample
 from openwork.finding import Control, Criteria, Evidence, Finding, Interval, Provenance, Rival, Verdict
+
+Condition = Callable[[bool, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def judge(
     """
     sample = as_sample(effects, "effects")
     knobs = {"level": criteria.level, "resamples": resamples, "seed": seed}
-    effect = bootstrap_interval(sample, **knobs)
+    effect = studentised_interval(sample, **knobs)
     above = sign_flip_test(sample - criteria.min_effect, resamples, seed)
     detectable = minimum_detectable_effect(float(sample.std(ddof=1)), len(sample), criteria.alpha, criteria.power)
     control = None if controls is None else random_control_test(effect.estimate, controls, control_kind)
@@ -241,7 +242,7 @@ def _support(m: Measurement, c: Criteria, adjusted_p: float | None) -> tuple[lis
         f"n = {m.effect.n} examples are too few: {c.min_examples} are the least",
     )
     gap = m.effect.estimate - c.min_effect
-    wanted = "" if gap <= 0 else f"; about {math.ceil(m.effect.n * (m.detectable / gap) ** 2)} examples would settle it"
+    wanted = "" if gap <= 0 else f"; about {m.effect.n * (m.detectable / gap) ** 2:,.0f} examples would settle it"
     condition(
         m.effect.low > c.min_effect and m.p_value <= c.alpha,
         f"the effect {m.effect} {c.unit} lies above the criterion of {c.min_effect:.3g} (p = {m.p_value:.3g})",
@@ -259,7 +260,7 @@ def _support(m: Measurement, c: Criteria, adjusted_p: float | None) -> tuple[lis
     return missing, held
 
 
-def _support_by_control(m: Measurement, c: Criteria, condition: Any) -> None:
+def _support_by_control(m: Measurement, c: Criteria, condition: Condition) -> None:
     control = m.control
     if control is None:
         condition(False, "", f"there is no matched control: {c.controls_needed} are needed")
@@ -270,7 +271,7 @@ def _support_by_control(m: Measurement, c: Criteria, condition: Any) -> None:
         condition(control.p_value <= c.alpha, f"only {ahead}", f"{ahead}, above {c.alpha:.3g}")
 
 
-def _support_by_rival(m: Measurement, c: Criteria, condition: Any) -> None:
+def _support_by_rival(m: Measurement, c: Criteria, condition: Condition) -> None:
     rival = m.rival
     if rival is None:
         if c.needs_rival:
