@@ -1,0 +1,360 @@
+"""Edits at work: each becomes a function from a site's value to its new value.
+
+Nothing is written where an edit does not select, and what every edit reached is counted.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openwork.edit import (
+    Ablate,
+    Add,
+    Custom,
+    Edit,
+    KnockOut,
+    Patch,
+    Project,
+    Scale,
+    Set,
+    Substitute,
+    SwapAlong,
+)
+from openwork.errors import BadInput, Misaligned
+from openwork.network.layout import Layout
+from openwork.network.ports import select
+from openwork.network.session import Session
+from openwork.site import Where
+
+
+@dataclass(eq=False)
+class SourceRun:
+    """The values of another run: base site name -> tensor, with the layout of its rows."""
+
+    values: Mapping[str, Tensor]
+    layout: Layout
+
+
+@dataclass(eq=False)
+class Ledger:
+    """How often an edit fired and how many rows it reached."""
+
+    edit: Edit
+    site: str
+    fired: int = 0
+    rows: int = 0
+
+
+@dataclass(eq=False)
+class Context:
+    """What edits at one site can look at.
+
+    Args:
+        session: the session, for the decoding step.
+        layout: the layout of the batch that runs; None where positions are not those of the inputs.
+        axes: the site's axes.
+        part_axis: the axis that an index selects on.
+        sources: the source runs by name.
+        surrogates: the surrogates by name.
+        site: the base name of the site.
+    """
+
+    session: Session
+    layout: Layout | None
+    axes: tuple[str, ...]
+    part_axis: int
+    sources: Mapping[str, SourceRun]
+    surrogates: Mapping[str, Callable[[Tensor], Tensor]]
+    site: str
+    reads: dict[str, Tensor] = field(default_factory=dict)
+    masks: dict[tuple[Where, int, int], Tensor | None] = field(default_factory=dict)
+
+    def column_axis(self) -> int | None:
+        """The axis that `Where.positions` selects on."""
+        return next((self.axes.index(a) for a in ("position", "query") if a in self.axes), None)
+
+    def __post_init__(self) -> None:
+        self.foreign = self.layout is None
+
+    def see(self, value: Tensor) -> None:
+        """Take the layout from the value where the inputs' does not hold."""
+        if self.layout is None:
+            self.layout = own_layout(value, self.column_axis())
+
+    @property
+    def rows(self) -> Layout:
+        """The layout of the site's positions."""
+        assert self.layout is not None
+        return self.layout
+
+    def mask(self, where: Where, size: int, step: int) -> Tensor | None:
+        """`Layout.mask`, computed once."""
+        key = (where, size, step)
+        if key not in self.masks:
+            self.masks[key] = self.rows.mask(*key)
+        return self.masks[key]
+
+
+def editor(edit: Edit, context: Context, ledger: Ledger) -> Callable[[Tensor], Tensor | None]:
+    """The visit that applies `edit`."""
+    compute = _COMPUTE[type(edit)]
+
+    def visit(value: Tensor) -> Tensor | None:
+        step = max(context.session.step, 0)
+        context.see(value)
+        mask = _mask(edit.where, value, context, step)
+        reached = value.shape[0] if mask is None else int(mask.any(1).sum())
+        if not reached:
+            return None
+        ledger.fired += 1
+        ledger.rows = max(ledger.rows, reached)
+        if isinstance(edit, KnockOut):
+            return _knock_out(edit, value, context, step)
+        index = edit.site.index
+        part = select(value, context.part_axis, index) if index else value
+        new = compute(edit, part, mask, context)
+        if new.shape != part.shape:
+            try:
+                new = new.broadcast_to(part.shape)
+            except RuntimeError:
+                raise BadInput(
+                    f"expected {type(edit).__name__} at {edit.site} to give a value that broadcasts to "
+                    f"{tuple(part.shape)} {context.axes}; got {tuple(new.shape)}"
+                ) from None
+        new = new.to(part.dtype)
+        if mask is not None:
+            new = torch.where(_spread(mask, part, context).to(part.device), new, part)
+        if not index:
+            return new
+        out = value.clone()
+        out.index_copy_(context.part_axis, torch.tensor(index, device=value.device), new)
+        return out
+
+    return visit
+
+
+def _mask(where: Where, value: Tensor, context: Context, step: int) -> Tensor | None:
+    axis = context.column_axis()
+    if axis is None or "batch" not in context.axes:
+        if where.positions is not None or where.group is not None:
+            raise BadInput(f"expected no positions at {context.site}, whose axes are {context.axes}; got {where}")
+        axis = 0
+    return context.mask(where, value.shape[axis], step)
+
+
+def _spread(mask: Tensor, value: Tensor, context: Context) -> Tensor:
+    """A (batch, column) mask in the shape that broadcasts against a value of the site."""
+    axis = context.column_axis()
+    shape = [1] * value.ndim
+    shape[0] = mask.shape[0]
+    if axis is not None and axis > 0:
+        shape[axis] = mask.shape[1]
+        return mask.reshape(shape)
+    return mask.any(1).reshape(shape)
+
+
+# -- the value each edit writes; mask is None where it writes everywhere --
+
+
+def own_layout(value: Tensor, axis: int | None) -> Layout:
+    """The layout of a tensor without padding."""
+    return Layout.full(value.shape[0], value.shape[axis] if axis is not None else 1)
+
+
+def _source(name: str, context: Context, index: tuple[int, ...]) -> tuple[Tensor, Layout]:
+    run = context.sources[name]
+    value = run.values[context.site]
+    layout = own_layout(value, context.column_axis()) if context.foreign else run.layout
+    return select(value, context.part_axis, index), layout
+
+
+def _patch(edit: Patch, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    source, layout = _source(edit.source, context, edit.site.index)
+    return _aligned(source.to(part.device), layout, part, mask, edit.where, edit.source_where, context)
+
+
+def _aligned(
+    source: Tensor,
+    layout: Layout,
+    part: Tensor,
+    mask: Tensor | None,
+    where: Where,
+    source_where: Where | None,
+    context: Context,
+) -> Tensor:
+    """The source's values at the columns of `part` that they belong to."""
+    axis = context.column_axis()
+    batch = part.shape[0]
+    if source.shape[0] not in (1, batch):
+        raise Misaligned(f"expected a source of 1 or {batch} rows at {context.site}; got {source.shape[0]}")
+    if axis is None or axis == 0:
+        return source
+    plain = source_where is None and (where.group is None or where.group in ("first",) or _same_groups(where, layout, context))
+    same_rows = source.shape[0] == 1 or layout.lengths == context.rows.lengths
+    if plain and same_rows and layout.offsets == context.rows.offsets and source.shape[1:] == part.shape[1:]:
+        return source
+    if "key" in context.axes:
+        raise Misaligned(
+            f"expected source and inputs of equal lengths to patch {context.site}; "
+            f"got {layout.lengths} and {context.rows.lengths}"
+        )
+    out = part.clone()
+    rows = range(batch) if where.rows is None else where.rows
+    for row in rows:
+        origin = row if source.shape[0] == batch else 0
+        to = context.rows.positions(where, row)
+        of = layout.positions(source_where or where, origin)
+        if len(to) != len(of):
+            raise Misaligned(
+                f"expected as many source positions as written ones at {context.site}; row {row} reads {len(of)} and "
+                f"writes {len(to)}. Name positions or a token group that both have"
+            )
+        columns = torch.tensor(to, device=part.device) + context.rows.offsets[row]
+        values = source[origin].index_select(axis - 1, torch.tensor(of, device=part.device) + layout.offsets[origin])
+        out[row].index_copy_(axis - 1, columns, values.to(out.dtype))
+    return out
+
+
+def _same_groups(where: Where, layout: Layout, context: Context) -> bool:
+    if where.group in layout.groups or where.group in context.rows.groups:
+        return layout.groups.get(where.group or "") == context.rows.groups.get(where.group or "")
+    return layout.lengths == context.rows.lengths
+
+
+def _ablate(edit: Ablate, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    if edit.how == "zero":
+        return torch.zeros_like(part)
+    source, layout = _source(edit.source, context, edit.site.index)
+    source = source.to(part.device)
+    if edit.how == "resample":
+        order = derangement(source.shape[0], edit.seed)
+        if source.shape[0] != part.shape[0] or len(set(layout.lengths)) > 1:
+            raise Misaligned(
+                f"expected a source of {part.shape[0]} rows of one length to resample from; got {source.shape[0]} rows "
+                f"of lengths {sorted(set(layout.lengths))}"
+            )
+        return source[order]
+    real = _real(source, layout, context)
+    mean = real.mean(0)
+    if edit.how == "mean":
+        return mean
+    generator = torch.Generator().manual_seed(edit.seed)
+    noise = torch.randn(part.shape, generator=generator).to(part)
+    return mean + real.std(0) * noise
+
+
+def _real(source: Tensor, layout: Layout, context: Context) -> Tensor:
+    """The source's values with batch and position (real tokens only) as one leading axis."""
+    axis = context.column_axis()
+    if axis is None or "key" in context.axes:
+        return source.float()
+    moved = source.movedim(axis, 1)
+    rows = [moved[r, o : o + n] for r, (o, n) in enumerate(zip(layout.offsets, layout.lengths, strict=True))]
+    return torch.cat(rows).float()
+
+
+def derangement(n: int, seed: int) -> list[int]:
+    """A seeded permutation of `n` rows that leaves no row in its place.
+
+    Raises:
+        BadInput: for fewer than two rows.
+    """
+    if n < 2:
+        raise BadInput(f"expected at least two rows to resample from; got {n}")
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    out = [0] * n
+    for here, there in zip(order, order[1:] + order[:1], strict=True):  # one cycle through all rows
+        out[here] = there
+    return out
+
+
+def _set(edit: Set, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    return _tensor(edit.value, part)
+
+
+def _add(edit: Add, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    return part + edit.scale * _tensor(edit.vector, part)
+
+
+def _scale(edit: Scale, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    return part * edit.factor
+
+
+def _project(edit: Project, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    inside = _within(_tensor(edit.directions, part), part, context)
+    return inside if edit.keep else part - inside
+
+
+def _swap(edit: SwapAlong, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    source, layout = _source(edit.source, context, edit.site.index)
+    other = _aligned(source.to(part.device), layout, part, mask, edit.where, None, context)
+    return part + _within(_tensor(edit.directions, part), other - part, context)
+
+
+def _within(directions: Tensor, value: Tensor, context: Context) -> Tensor:
+    """The component of `value` in the span of `directions`, along the channel axis."""
+    axis = context.axes.index("channel") if "channel" in context.axes else value.ndim - 1
+    moved = value.movedim(axis, -1)
+    if directions.shape[-1] != moved.shape[-1]:
+        raise BadInput(
+            f"expected directions of {moved.shape[-1]} channels at {context.site}; got {directions.shape[-1]}"
+        )
+    basis = torch.linalg.qr(directions.double().T).Q.to(moved.dtype)
+    return (moved @ basis @ basis.T).movedim(-1, axis)
+
+
+def _substitute(edit: Substitute, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    read = part if edit.reads is None else context.reads[str(edit.reads)]
+    return context.surrogates[edit.by](read)
+
+
+def _custom(edit: Custom, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    assert edit.fn is not None
+    new = edit.fn(part)
+    if not isinstance(new, Tensor):
+        raise BadInput(f"expected the function of a Custom edit at {edit.site} to return a tensor; got {type(new)}")
+    return new
+
+
+def _knock_out(edit: KnockOut, scores: Tensor, context: Context, step: int) -> Tensor:
+    """Scores with the selected (query, key) pairs at minus infinity."""
+    queries = context.mask(edit.where, scores.shape[-2], step)
+    keys = context.mask(edit.keys, scores.shape[-1], step)
+    cut = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    if queries is not None:
+        cut = cut & queries[:, None, :, None]
+    if keys is not None:
+        cut = cut & keys[:, None, None, :]
+    if edit.site.index:
+        heads = torch.zeros(scores.shape[1], dtype=torch.bool)
+        heads[list(edit.site.index)] = True
+        cut = cut & heads[None, :, None, None]
+    cut = cut.to(scores.device).expand_as(scores)
+    # masks fill with a large finite number, which would win a row of which all else is cut
+    hidden = cut.any(-1, keepdim=True) & (scores <= torch.finfo(scores.dtype).min / 2)
+    return scores.masked_fill(cut | hidden, -torch.inf)
+
+
+def _tensor(array: Any, like: Tensor) -> Tensor:
+    return torch.from_numpy(array.numpy()).to(device=like.device, dtype=like.dtype)
+
+
+_COMPUTE: dict[type[Edit], Callable[..., Tensor]] = {
+    Patch: _patch,
+    Ablate: _ablate,
+    Set: _set,
+    Add: _add,
+    Scale: _scale,
+    Project: _project,
+    SwapAlong: _swap,
+    Substitute: _substitute,
+    Custom: _custom,
+    KnockOut: _custom,
+}

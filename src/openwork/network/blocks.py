@@ -1,0 +1,321 @@
+"""Blocks and what they add to the residual stream, found from a dry run by algebra on the recorded tensors.
+
+A block is a member of a list of modules each of which maps a hidden state to the next. Its contributions are the
+outputs within it which, with a fitted scalar each, add up to the change of the hidden state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from openwork.network.paths import Path
+from openwork.network.record import Call, Trace, same
+
+MAX_TERMS = 4
+"""The largest number of tensors that are tried as one sum."""
+
+
+@dataclass(eq=False)
+class Contribution:
+    """A tensor that a block adds to the residual stream: ``gain * output``."""
+
+    call: Call
+    path: Path
+    gain: float
+
+    @property
+    def value(self) -> Tensor:
+        return self.call.outputs[self.path]
+
+
+@dataclass(eq=False)
+class Sum:
+    """How one stream value follows from an earlier one: ``after = norm(base + sum of contributions)``.
+
+    Args:
+        base: the earlier value.
+        after: the later value.
+        terms: the contributions, in order of execution.
+        norm: the call of the norm that the sum goes through, in a post-norm block.
+        residual: largest absolute deviation of the sum, relative to the largest value.
+        exact: whether adding up in the model's own dtype gives the sum bit for bit.
+    """
+
+    base: Tensor
+    after: Tensor
+    terms: list[Contribution]
+    norm: Call | None
+    residual: float
+    exact: bool
+
+
+@dataclass(eq=False)
+class Block:
+    """One block.
+
+    Args:
+        prefix: ``""``, ``encoder.``, ``vision.`` ...
+        index: its number.
+        call: its call.
+        pre: path of the hidden state in the call's inputs.
+        post: path of the hidden state in the call's outputs.
+        sums: the steps from pre to post; empty if they were not found, then `reason` says why.
+        chained: whether the next block of the list reads exactly what this one returned (None for the last).
+    """
+
+    prefix: str
+    index: int
+    call: Call
+    pre: Path
+    post: Path
+    sums: list[Sum] = field(default_factory=list)
+    reason: str = ""
+    chained: bool | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}blocks.{self.index}"
+
+
+@dataclass(eq=False)
+class BlockList:
+    """Calls of the members of one module list."""
+
+    path: str
+    calls: list[Call]
+    ends: list[tuple[Path, Path]]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every member keeps the shape of the hidden state."""
+        return all(c.inputs[i].shape == c.outputs[o].shape for c, (i, o) in zip(self.calls, self.ends, strict=True))
+
+    def inside(self, other: BlockList) -> bool:
+        """Whether all its calls happen within calls of `other`."""
+        return self is not other and all(any(c is not d and c.within(d) for d in other.calls) for c in self.calls)
+
+
+def hidden_ends(call: Call) -> tuple[Path, Path] | None:
+    """Where the hidden state enters and leaves a call, or None if it has none."""
+    inputs = {p: t for p, t in call.inputs.items() if t.is_floating_point() and t.ndim >= 2}
+    outputs = {p: t for p, t in call.outputs.items() if t.is_floating_point() and t.ndim >= 2}
+    for out_path, out in outputs.items():
+        for in_path, value in inputs.items():
+            if value.shape == out.shape:
+                return in_path, out_path
+        break  # the hidden state is the first tensor returned
+    if inputs and outputs and next(iter(inputs.values())).ndim == next(iter(outputs.values())).ndim >= 3:
+        return next(iter(inputs)), next(iter(outputs))
+    return None
+
+
+def block_lists(trace: Trace) -> list[BlockList]:
+    """The module lists whose members map hidden state to hidden state, outermost ones that keep its shape."""
+    groups: dict[tuple[str, int], list[Call]] = defaultdict(list)
+    for call in trace.calls:
+        match = re.fullmatch(r"(.*?)\.?(\d+)", call.name)
+        if match and call.end >= 0 and len(call.descendants()) >= 2:
+            groups[match[1], id(call.parent)].append(call)
+    lists = []
+    for (path, _), calls in groups.items():
+        ends = [hidden_ends(call) for call in calls]
+        found = [(c, e) for c, e in zip(calls, ends, strict=True) if e is not None]
+        if len(found) >= 2 and len(found) == len(calls) and _chained(found):
+            lists.append(BlockList(path, [c for c, _ in found], [e for _, e in found]))
+    single = not lists
+    for (path, _), calls in groups.items():
+        if single and len(calls) == 1 and (ends_ := hidden_ends(calls[0])) and _uses_list(trace, path):
+            lists.append(BlockList(path, calls, [ends_]))
+    stages = [x for x in lists if not x.uniform and any(y.inside(x) for y in lists)]
+    kept = [x for x in lists if not any(x is s for s in stages)]
+    return [x for x in kept if not any(x.inside(y) for y in kept)]
+
+
+def _uses_list(trace: Trace, path: str) -> bool:
+    return isinstance(trace.root.module.get_submodule(path), (nn.ModuleList, nn.Sequential)) if path else False
+
+
+def _chained(found: list[tuple[Call, tuple[Path, Path]]]) -> bool:
+    """Whether a block reads what the one before returned, for at least one pair in two."""
+    links = [
+        same(a.outputs[ends[1]], b.inputs[later[0]])
+        for (a, ends), (b, later) in itertools.pairwise(found)
+    ]  # fmt: skip
+    return 2 * sum(links) >= len(links)
+
+
+def find_blocks(trace: Trace) -> list[Block]:
+    """All blocks of the network, named and with the sums that lead from each one's input to its output."""
+    blocks: list[Block] = []
+    lists = block_lists(trace)
+    numbering: dict[str, int] = {}
+    prefixes = _prefixes(lists)
+    for block_list, prefix in zip(lists, prefixes, strict=True):
+        pairs = list(zip(block_list.calls, block_list.ends, strict=True))
+        for position, (call, (pre, post)) in enumerate(pairs):
+            index = numbering.get(prefix, 0)
+            numbering[prefix] = index + 1
+            block = Block(prefix, index, call, pre, post)
+            if position + 1 < len(pairs):
+                later, (later_pre, _) = pairs[position + 1]
+                block.chained = same(call.outputs[post], later.inputs[later_pre])
+            block.sums, block.reason = explain(call, call.inputs[pre], call.outputs[post])
+            blocks.append(block)
+    return blocks
+
+
+_TOWERS = (
+    ("vision", r"vision|visual|image|vit\b|pixel"),
+    ("audio", r"audio|speech|wav"),
+    ("qformer", r"qformer|resampler|perceiver"),
+    ("decoder", r"decoder"),
+    ("encoder", r"encoder"),
+)
+
+
+def _prefixes(lists: list[BlockList]) -> list[str]:
+    """A prefix for each list, empty for the only list, and for the text tower beside others."""
+    if len({x.path for x in lists}) <= 1:
+        return [""] * len(lists)
+    towers = []
+    for block_list in lists:
+        path = block_list.path.lower()
+        towers.append(next((name for name, pattern in _TOWERS if re.search(pattern, path)), ""))
+    if "decoder" not in towers or "" in towers:
+        towers = ["" if t in ("encoder", "decoder") else t for t in towers]
+    used: dict[str, str] = {}
+    out = []
+    for block_list, tower in zip(lists, towers, strict=True):
+        stem = re.sub(r"\.?\d+(?=\.|$)", "", block_list.path)  # stages of one network share their numbering
+        if used.setdefault(tower, stem) != stem:
+            tower = (f"{tower}." if tower else "") + block_list.path.replace(".", "_")
+        out.append(f"{tower}." if tower else "")
+    return out
+
+
+def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
+    """The sums that lead from `pre` to `post` within one block call.
+
+    Returns:
+        (sums in order of execution, ""), or ([], why not).
+    """
+    if pre.shape != post.shape:
+        return [], f"the hidden state changes shape from {tuple(pre.shape)} to {tuple(post.shape)}"
+    candidates = _candidates(call, pre.shape)
+    direct = _fit(pre, post, _without(candidates, pre, post), norm=None)
+    if direct:
+        return [direct], ""
+    sums: list[Sum] = []
+    target = post
+    for _ in range(4):  # post-norm: norm(... + mlp), then norm(pre + attention)
+        norm = next((c for c in reversed(call.descendants()) if not c.children and _returns(c, target)), None)
+        summed = next((t for t in norm.inputs.values() if t.shape == pre.shape), None) if norm else None
+        if norm is None or summed is None:
+            break
+        options = [c for c in _without(candidates, pre, target) if c.call.end <= norm.start]
+        whole = _fit(pre, summed, [c for c in options if not same(c.value, summed)], norm)
+        if whole:
+            whole.after = target
+            return [whole, *sums], ""
+        step = _fit_from_candidate(summed, options, norm)
+        if step is None:
+            break
+        step.after = target
+        sums.insert(0, step)
+        target = step.base
+        if same(target, pre):
+            return sums, ""
+    return [], "no sum of up to four tensors within the block gives the change of the hidden state"
+
+
+def _returns(call: Call, value: Tensor) -> bool:
+    return any(same(t, value) for t in call.outputs.values())
+
+
+def _candidates(call: Call, shape: torch.Size) -> list[Contribution]:
+    """Outputs of hidden shape within a call, the shallowest of equal ones."""
+    found: list[Contribution] = []
+    for inner in call.descendants():
+        for path, value in inner.outputs.items():
+            matches = value.numel() == shape.numel() and value.shape[-1] == shape[-1] and value.is_floating_point()
+            if matches and value.shape == shape and not any(same(value, c.value) for c in found):
+                found.append(Contribution(inner, path, 1.0))
+    return found
+
+
+def _without(candidates: list[Contribution], *values: Tensor) -> list[Contribution]:
+    return [c for c in candidates if not any(same(c.value, v) for v in values)]
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-5 if dtype in (torch.float32, torch.float64) else 3e-2
+
+
+def _fit(base: Tensor, after: Tensor, options: list[Contribution], norm: Call | None) -> Sum | None:
+    """The smallest subset of `options` with ``base + sum(gain * value) == after``."""
+    target = (after.double() - base.double()).flatten()
+    solved = _subset(target, options, after)
+    if solved is None:
+        return None
+    terms, residual = solved
+    terms.sort(key=lambda c: c.call.end)
+    return Sum(base, after, terms, norm, residual, _exact(base, after, terms))
+
+
+def _fit_from_candidate(after: Tensor, options: list[Contribution], norm: Call) -> Sum | None:
+    """Like `_fit` with the base among the options too: the latest norm output that takes part with gain 1."""
+    for base in reversed(options):
+        found = _fit(base.value, after, [c for c in options if c is not base], norm)
+        if found and len(found.terms) <= 2 and all(t.call.end > base.call.end for t in found.terms):
+            return found
+    return None
+
+
+def _subset(target: Tensor, options: list[Contribution], like: Tensor) -> tuple[list[Contribution], float] | None:
+    limit = _tolerance(like.dtype)
+    if not options or not torch.isfinite(target).all():
+        return None
+    columns = torch.stack([c.value.double().flatten() for c in options])
+    if not torch.isfinite(columns).all():
+        return None
+    gram, moments, power = columns @ columns.T, columns @ target, target @ target
+    if power == 0:
+        return None
+    for size in range(1, min(MAX_TERMS, len(options)) + 1):
+        for chosen in itertools.combinations(range(len(options)), size):
+            index = list(chosen)
+            gains = torch.linalg.lstsq(gram[index][:, index], moments[index].unsqueeze(1)).solution.squeeze(1)
+            if power - gains @ moments[index] > 4 * limit * power:  # cheap bound before the exact residual
+                continue
+            gains = torch.where((gains - 1).abs() < max(limit, 1e-4), torch.ones_like(gains), gains)
+            if (gains.abs() < 1e-6).any():
+                continue
+            error = (target - gains @ columns[index]).norm() / target.norm()
+            if error <= limit:
+                terms = [Contribution(options[i].call, options[i].path, float(g)) for i, g in zip(index, gains)]  # noqa: B905
+                return terms, float(error)
+    return None
+
+
+def _exact(base: Tensor, after: Tensor, terms: list[Contribution]) -> bool:
+    """Whether some order of adding in the model's own dtype gives `after` bit for bit."""
+    scaled = [t.value if t.gain == 1.0 else t.value * t.gain for t in terms]
+    for order in itertools.permutations([base, *scaled]):
+        total = order[0]
+        for value in order[1:]:
+            total = total + value
+        if same(total, after):
+            return True
+    for order in itertools.permutations(scaled):  # a residual added to the sum of parallel branches
+        total = order[0]
+        for value in order[1:]:
+            total = total + value
+        if same(base + total, after):
+            return True
+    return False

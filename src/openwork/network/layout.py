@@ -1,0 +1,116 @@
+"""Where the real tokens of a batch lie, and which of them a `Where` selects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from openwork.errors import BadInput, UnknownName
+from openwork.site import Where
+
+
+@dataclass(eq=False)
+class Layout:
+    """The real tokens of each row of a batch.
+
+    Args:
+        offsets: the column of each row's first real token.
+        lengths: how many real tokens each row has.
+        width: the number of columns.
+        groups: token groups: name -> positions of each row.
+    """
+
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+    width: int
+    groups: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+    @classmethod
+    def full(cls, rows: int, width: int) -> Layout:
+        """A batch without padding."""
+        return cls((0,) * rows, (width,) * rows, width)
+
+    @classmethod
+    def from_mask(cls, mask: Tensor) -> Layout:
+        """The layout that an attention mask (batch, position) of zeros and ones describes.
+
+        Raises:
+            BadInput: if a row has no real token, or real tokens on both sides of padding.
+        """
+        mask = mask.bool().cpu()
+        lengths = mask.sum(1)
+        offsets = mask.int().argmax(1)
+        columns = torch.arange(mask.shape[1])
+        expected = (columns >= offsets[:, None]) & (columns < (offsets + lengths)[:, None])
+        if not bool((lengths > 0).all()) or not torch.equal(mask, expected):
+            row = int(torch.nonzero((lengths == 0) | (mask != expected).any(1))[0])
+            raise BadInput(f"expected one unbroken span of real tokens in each row of the mask; row {row} has none")
+        return cls(tuple(offsets.tolist()), tuple(lengths.tolist()), mask.shape[1])
+
+    @property
+    def padded(self) -> bool:
+        return any(n != self.width for n in self.lengths)
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+    def positions(self, where: Where, row: int, step: int = 0) -> list[int]:
+        """The positions that `where` selects in one row, whatever it says of rows and steps.
+
+        A token that was the last one when it came in (of the prompt, or at a decoding step) counts as position -1.
+
+        Raises:
+            UnknownName: if the group does not exist.
+            BadInput: if a negative position lies before the row.
+        """
+        length = self.lengths[row]
+        written = list(range(length, length + step))
+        if where.group in self.groups:
+            return list(self.groups[where.group or ""][row])
+        if where.group is not None:
+            if where.group == "first":
+                return [0]
+            if where.group == "last":
+                return [length - 1, *written]
+            raise UnknownName.among("token group", where.group, [*self.groups, "first", "last"])
+        if where.positions is None:
+            return [*range(length), *written]
+        out = [p + length if p < 0 else p for p in where.positions]
+        if min(out, default=0) < 0:
+            raise BadInput(f"expected positions within a row of {length} tokens; got {list(where.positions)}")
+        return sorted({*out, *written}) if -1 in where.positions else out
+
+    def mask(self, where: Where, size: int, step: int) -> Tensor | None:
+        """Which columns of a tensor `where` selects.
+
+        The last column is the newest token, so the same holds for whole sequences, for the one token of a cached step,
+        and for keys with or without those of the cache. ``steps`` are the decoding steps at which a token came in.
+
+        Args:
+            where: the part.
+            size: the tensor's number of columns.
+            step: the decoding step, 0 for the prefill.
+
+        Returns:
+            (batch, size) bool on the CPU, or None for everything.
+        """
+        if where == Where():
+            return None
+        if where.rows is not None and any(not 0 <= r < self.rows for r in where.rows):
+            raise BadInput(f"expected rows within a batch of {self.rows}; got {list(where.rows)}")
+        first = self.width + step - size
+        mask = torch.zeros(self.rows, size, dtype=torch.bool)
+        held = [where.holds_at(max(0, first + c - self.width + 1)) for c in range(size)]
+        for row in range(self.rows) if where.rows is None else where.rows:
+            if where.positions is None and where.group is None:
+                mask[row] = True
+                continue
+            for position in self.positions(where, row, step):
+                column = position + self.offsets[row] - first
+                if 0 <= column < size:
+                    mask[row, column] = True
+        return mask & torch.tensor(held)

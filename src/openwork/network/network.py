@@ -1,0 +1,193 @@
+"""A network opened: the user's own module, its map of sites, and the calls that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.edit import Edit
+from openwork.errors import BadInput
+from openwork.network.anatomy import SiteInfo
+from openwork.network.generate import Generation, generate
+from openwork.network.inputs import Preparer
+from openwork.network.memory import MemoryPlan, Sink, memory_plan, run_in_chunks
+from openwork.network.run import Run, execute, make_plan, resolve_sources
+from openwork.network.session import Session
+from openwork.network.sites import SiteMap
+from openwork.site import Site
+
+
+class Network:
+    """An opened network. The module stays the user's own object: never copied, wrapped or rewritten.
+
+    Args:
+        module: the module that is called.
+        root: the module that hooks go to: `module` itself, or what ``torch.compile`` wrapped.
+        name: what to call it in results.
+        tokenizer: a tokenizer of transformers, or None.
+        map: the sites.
+        preparer: how inputs become arguments.
+        example: the arguments of the dry run.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        root: nn.Module,
+        name: str,
+        tokenizer: Any,
+        map: SiteMap,
+        preparer: Preparer,
+        example: Mapping[str, Any],
+    ):
+        self.module, self.root, self.name, self.tokenizer = module, root, name, tokenizer
+        self.map, self.preparer, self.example = map, preparer, example
+
+    # -- the map --
+
+    @property
+    def sites(self) -> dict[str, SiteInfo]:
+        """Every certified or inert site with its certificate, in order of execution."""
+        return self.map.sites
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Sites that failed their certificate, with the reason."""
+        return self.map.refused
+
+    @property
+    def n_blocks(self) -> int:
+        """The number of blocks of the main tower."""
+        return len({s.split(".")[1] for s in self.sites if s.startswith("blocks.")})
+
+    @property
+    def device(self) -> torch.device:
+        """The device that inputs go to."""
+        return self.preparer.device
+
+    @property
+    def causal(self) -> bool:
+        """Whether a later token never changes an earlier row, as checked on this checkpoint."""
+        return self.preparer.causal
+
+    @property
+    def vocabulary(self) -> int | None:
+        """The number of token ids that it reads, or None if it reads no tokens."""
+        return self.preparer.vocabulary
+
+    def select(self, pattern: str | Site) -> list[str]:
+        """The names of the sites that a pattern selects; see `SiteMap.resolve` for the errors."""
+        return [str(site) for site in self.map.resolve(pattern)]
+
+    def parts(self, site: str | Site) -> int:
+        """How many heads, units or channels an index of this site may select."""
+        return self.map.info(self.map.resolve(Site.parse(site).path)[0].path).parts
+
+    # -- text --
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self.preparer.encode(text)
+
+    def decode(self, ids: Iterable[int] | Tensor) -> str:
+        """The text of token ids."""
+        self._needs_tokenizer()
+        return self.tokenizer.decode([int(i) for i in ids])
+
+    def tokens(self, ids: Iterable[int] | Tensor) -> list[str]:
+        """The text of each token."""
+        self._needs_tokenizer()
+        return [self.tokenizer.decode([int(i)]) for i in ids]
+
+    def _needs_tokenizer(self) -> None:
+        if self.tokenizer is None:
+            raise BadInput("this network has no tokenizer; open it with tokenizer=")
+
+    # -- running --
+
+    def run(
+        self,
+        inputs: Any,
+        *,
+        keep: str | Site | Iterable[str | Site] = (),
+        edits: Edit | Iterable[Edit] = (),
+        sources: Mapping[str, Any] | None = None,
+        surrogates: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        until: str | Site | None = None,
+        grads: Callable[[Run], Tensor] | None = None,
+        to: Sink = None,
+        memory: str | int | None = None,
+    ) -> Run:
+        """Run the network once, keeping and editing what is named.
+
+        Args:
+            inputs: text, texts, `Inputs`, token ids (batch, position), or keyword arguments of the module.
+            keep: sites or patterns whose values to keep.
+            edits: edits, applied in the order given at each site.
+            sources: the runs that edits read: name -> `Run` that kept the site, or inputs to run.
+            surrogates: the functions that `Substitute` edits name.
+            until: stop at this site; the run has no logits then.
+            grads: a function of the run that gives (batch,); gradients of its sum at every kept site.
+            to: where kept values go: ``"cpu"``, a folder, or a function ``(site, tensor) -> None``; None keeps them
+                where they are.
+            memory: a budget such as ``"2GiB"`` for kept values on the device; the batch runs in as many parts as that
+                needs, and the values of the parts must go to ``to``.
+
+        Returns:
+            the run; unedited outputs are those of the bare module, bit for bit.
+
+        Raises:
+            UnknownName: for a site, source or surrogate that does not exist.
+            SiteRefused: for a site that failed its certificate.
+            EditMissed: for an edit or a keep that never fired.
+            BadInput: for anything else that does not fit.
+        """
+        if not keep and not edits and until is None and grads is None and memory is None:
+            prepared = self.preparer.prepare(inputs)
+            with torch.no_grad():
+                return Run(self.module(**prepared.kwargs), {}, prepared.layout)
+        if memory is not None or to is not None:
+            return run_in_chunks(self, inputs, keep, edits, sources or {}, surrogates or {}, until, to, memory)
+        prepared = self.preparer.prepare(inputs)
+        plan = make_plan(self, keep, edits, until, grads is not None)
+        return execute(
+            self, prepared, plan, resolve_sources(self, plan, prepared, sources or {}), surrogates or {}, grads
+        )
+
+    def generate(self, inputs: Any, *, max_new_tokens: int, edits: Edit | Iterable[Edit] = (), **options: Any) -> Generation:
+        """Generate, with edits at the prefill and at every cached step; see `openwork.network.generate.generate`."""
+        return generate(self, inputs, max_new_tokens, edits, **options)
+
+    def plan(self, inputs: Any, keep: str | Site | Iterable[str | Site]) -> MemoryPlan:
+        """How many bytes keeping these sites takes, before anything runs."""
+        return memory_plan(self, self.preparer.prepare(inputs).layout, keep)
+
+    def prepare_session(self, session: Session) -> None:
+        """Let compiled code run eagerly while hooks are on it, for compiled graphs do not call them."""
+        if self._compiled():
+            session.enter(torch.compiler.set_stance("force_eager"))
+
+    def _compiled(self) -> bool:
+        return self.root is not self.module or any(m._compiled_call_impl is not None for m in self.root.modules())
+
+    def __repr__(self) -> str:
+        inert = sum(s.status == "inert" for s in self.sites.values())
+        return (
+            f"Network({self.name!r}: {self.n_blocks} blocks, {len(self.sites) - inert} certified, {inert} inert, "
+            f"{len(self.refused)} refused sites)"
+        )
+
+    def __rich__(self) -> Any:
+        from openwork.network.render import anatomy_tree
+
+        return anatomy_tree(self)
+
+    def _repr_html_(self) -> str:
+        from openwork.network.render import anatomy_html
+
+        return anatomy_html(self)
+
+

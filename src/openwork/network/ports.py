@@ -1,0 +1,268 @@
+"""Ports: how the value of a site is read, and written, while the network runs.
+
+Every port turns "see this site" into hooks of a `Session`. What a visit sees has the site's axes, and what it returns
+is put back in the form in which the module handed it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.network.attention import FunctionTap, Handler, Visits, registry, registry_handler
+from openwork.network.paths import Path, read, replaced
+from openwork.network.session import Session, Visit
+
+
+@dataclass(eq=False, frozen=True)
+class Port:
+    """The base of all ports."""
+
+    def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        """Let `visit` see the site whenever it is computed during the session."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False, frozen=True)
+class ModulePort(Port):
+    """An output or input of a module.
+
+    Args:
+        module: the module.
+        side: ``out`` or ``in``.
+        path: which of its outputs or arguments.
+        gain: the factor with which it enters the residual stream; visits see ``gain * raw``.
+        ordinal: which of the module's calls in one forward pass, or None for its only one.
+        volatile: whether later in-place operations change the tensor, so that a copy must be shown.
+    """
+
+    module: nn.Module
+    side: str
+    path: Path
+    gain: float = 1.0
+    ordinal: int | None = None
+    volatile: bool = False
+
+    def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        see = self._scaled(visit) if self.gain != 1.0 else visit
+        if self.volatile:
+            inner = see
+
+            def see(value: Tensor) -> Tensor | None:
+                return inner(value.clone())
+
+        if self.side == "out":
+            self._attach_output(session, see)
+        else:
+            self._attach_input(session, see)
+
+    def _scaled(self, visit: Visit) -> Visit:
+        gain = self.gain
+
+        def see(raw: Tensor) -> Tensor | None:
+            value = raw * gain
+            new = visit(value)
+            return None if new is None else raw + (new - value) / gain  # an unchanged value leaves raw bit for bit
+
+        return see
+
+    def _attach_output(self, session: Session, visit: Visit) -> None:
+        path, ordinal = self.path, self.ordinal
+        if not path and ordinal is None:
+            session.on_output(self.module, lambda module, args, output: visit(output))
+            return
+
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            if ordinal is not None and session.nth_call(module) != ordinal:
+                return None
+            new = visit(read(output, path))
+            return None if new is None else replaced(output, path, new)
+
+        if ordinal is not None:
+            session.count_calls(self.module)
+        session.on_output(self.module, hook)
+
+    def _attach_input(self, session: Session, visit: Visit) -> None:
+        (key, *rest), ordinal = self.path, self.ordinal
+
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if ordinal is not None and session.nth_call(module) != ordinal:
+                return None
+            holder = args if isinstance(key, int) else kwargs
+            new = visit(read(holder[key], tuple(rest)))  # type: ignore[index]
+            if new is None:
+                return None
+            value = replaced(holder[key], tuple(rest), new)  # type: ignore[index]
+            if isinstance(key, int):
+                return (*args[:key], value, *args[key + 1 :]), kwargs
+            return args, {**kwargs, key: value}
+
+        if ordinal is not None:
+            session.count_calls(self.module)
+        session.on_input(self.module, hook)
+
+
+@dataclass(eq=False, frozen=True)
+class MidPort(Port):
+    """The residual stream between two sub-layers: what the first read plus what it added.
+
+    A write goes through the first sub-layer's contribution, the one place from which both the second sub-layer and the
+    rest of the stream read it.
+
+    Args:
+        base: where the stream enters the block.
+        added: the contributions between the two points.
+    """
+
+    base: ModulePort
+    added: ModulePort
+
+    def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        held: list[Tensor] = []
+
+        def see_base(value: Tensor) -> None:
+            held[:] = [value]
+
+        def see_added(value: Tensor) -> Tensor | None:
+            if not held:
+                return None
+            middle = held[0] + value
+            held.clear()
+            new = visit(middle)
+            return None if new is None else value + (new - middle)
+
+        self.base.attach(session, see_base, writes=False)
+        self.added.attach(session, see_added, writes=writes)
+
+
+@dataclass(eq=False, frozen=True)
+class ScalePort(Port):
+    """The divisor of a norm, (batch, position, 1): a standard deviation, or a root mean square.
+
+    Args:
+        module: the norm.
+        path: which of its arguments it normalises.
+        centred: whether it subtracts the mean first (LayerNorm) or not (RMSNorm).
+        eps: added to the mean square under the root.
+        ordinal: as in `ModulePort`.
+    """
+
+    module: nn.Module
+    path: Path
+    centred: bool
+    eps: float
+    ordinal: int | None = None
+
+    def scale(self, value: Tensor) -> Tensor:
+        """The divisor for this input of the norm."""
+        return norm_scale(value, self.centred, self.eps)
+
+    def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        change: list[Tensor] = []
+
+        def see_input(value: Tensor) -> None:
+            old = self.scale(value)
+            new = visit(old)
+            change[:] = [] if new is None else [old / new]
+
+        def see_output(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+            if not change or not isinstance(output, Tensor):
+                return None
+            bias = getattr(module, "bias", None)
+            extra = change.pop().to(output.dtype) - 1  # zero, and so bit for bit the same, for an unchanged scale
+            return output + (output if bias is None else output - bias) * extra
+
+        ModulePort(self.module, "in", self.path, ordinal=self.ordinal).attach(session, see_input, writes=False)
+        if writes:
+            session.on_output(self.module, see_output)
+
+
+def norm_scale(value: Tensor, centred: bool, eps: float) -> Tensor:
+    """The divisor of LayerNorm (`centred`) or RMSNorm over the last axis, in float32."""
+    value = value.float()
+    if centred:
+        value = value - value.mean(-1, keepdim=True)
+    return (value.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+
+
+@dataclass(eq=False, frozen=True)
+class AttentionPort(Port):
+    """A part of an attention: q, k, v, scores, pattern or z.
+
+    Args:
+        module: the module that the attention is keyed by.
+        part: which part.
+        route: ``registry``, ``sdpa`` or ``softmax``.
+        roles: see `FunctionTap`.
+    """
+
+    module: nn.Module
+    part: str
+    route: str
+    roles: tuple[tuple[int, str], ...] = ()
+
+    def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        taps = session.once(AttentionTaps, lambda: AttentionTaps(session))
+        visits = taps.visits(self)
+        visits[self.part] = visit
+        if writes:
+            visits.written.add(self.part)
+
+
+class AttentionTaps:
+    """All attention visits of one session, behind one registry wrapper and at most one function mode."""
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.handlers: dict[nn.Module | None, Handler] = {}
+        self.registry_visits: dict[nn.Module, Visits] = {}
+        self.function_visits: dict[nn.Module, tuple[Visits, dict[int, str]]] = {}
+
+    def visits(self, port: AttentionPort) -> Visits:
+        """The visits of the port's module."""
+        if port.route == "registry":
+            if port.module not in self.registry_visits:
+                if not self.handlers:
+                    self.session.enter(registry(self.handlers))
+                visits = self.registry_visits[port.module] = Visits()
+                self.handlers[port.module] = registry_handler(visits)
+            return self.registry_visits[port.module]
+        if port.module not in self.function_visits:
+            if not self.function_visits:
+                self.tap = self.session.enter(FunctionTap(self.function_visits))
+            self.function_visits[port.module] = (Visits(), dict(port.roles))
+            self.session.on_input(port.module, self.tap.begin)
+            self.session.on_output(port.module, self.tap.end)
+        return self.function_visits[port.module][0]
+
+
+@dataclass(eq=False, frozen=True)
+class View:
+    """How the index of a site selects: the axis of heads, units or channels, and how many there are."""
+
+    axis: int
+    count: int
+
+
+def select(value: Tensor, axis: int, index: tuple[int, ...]) -> Tensor:
+    """The parts of `value` that an index names; a view where possible."""
+    if not index:
+        return value
+    if len(index) == 1:
+        return value.narrow(axis, index[0], 1)
+    return value.index_select(axis, torch.tensor(index, device=value.device))
+
+
+def joined(first: Visit, second: Callable[[Tensor], Tensor | None]) -> Visit:
+    """Both visits, the second one on what the first left."""
+
+    def visit(value: Tensor) -> Tensor | None:
+        once = first(value)
+        twice = second(value if once is None else once)
+        return once if twice is None else twice
+
+    return visit
