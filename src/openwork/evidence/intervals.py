@@ -156,7 +156,7 @@ def ratio_interval(
             "use more examples or another baseline"
         )
 
-    def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
+    def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> Any:
         return top.mean(axis) / bottom.mean(axis)
 
     return _bootstrap((top, bottom), ratio, level, resamples, seed)

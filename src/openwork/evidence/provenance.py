@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 
-import openwork
 from openwork.finding import Provenance
 
 
 @cache
 def code_hash() -> str:
     """SHA-256 over the names and contents of all installed openwork source files."""
-    root = Path(openwork.__path__[0])
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

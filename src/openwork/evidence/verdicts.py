@@ -253,7 +253,7 @@ def _support(m: Measurement, c: Criteria, adjusted_p: float | None) -> tuple[lis
     _support_by_rival(m, c, condition)
     if adjusted_p is not None:
         condition(
-            adjusted_p <= c.alpha,
+            bool(adjusted_p <= c.alpha),
             f"p = {adjusted_p:.3g} after adjusting for the other claims tested",
             f"p = {adjusted_p:.3g} after adjusting for the other claims tested, above {c.alpha:.3g}",
         )
