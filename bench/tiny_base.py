@@ -65,12 +65,19 @@ def finish(name: str, family: str, module: nn.Module, example: dict[str, torch.T
     parameters = inspect.signature(module.forward).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     taken = {key: value for key, value in example.items() if open_ended or key in parameters}
-    with torch.no_grad():
-        output = module(**taken)
-    tensors = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else [output]
-    numbers = [t for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
-    if not numbers:
+    first, second = _numbers(module, taken), _numbers(module, taken)
+    if not first:
         raise CannotBuild("the forward returns no floating-point tensor")
-    if not all(bool(t.isfinite().all()) for t in numbers):
+    if not all(bool(t.isfinite().all()) for t in first):
         raise CannotBuild("the forward returns values that are not finite")
+    if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        raise CannotBuild("the forward is random: two calls differ")
     return Tiny(name, family, module, taken)
+
+
+def _numbers(module: nn.Module, example: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The floating-point tensors that one forward returns at its top level."""
+    with torch.no_grad():
+        output = module(**example)
+    tensors = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else [output]
+    return [t for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]

@@ -59,6 +59,7 @@ OWN: dict[str, dict[str, Any]] = {
         "local_attn_chunk_length": 4,
         "lsh_attn_chunk_length": 4,
         "attn_layers": ("local", "lsh", "local"),
+        "hash_seed": 0,
     },
     "xlstm": {"hidden_size": 128, "embedding_dim": 128},
     "xmod": {"default_language": "en_XX"},

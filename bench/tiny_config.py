@@ -16,7 +16,7 @@ HIDDEN, LAYERS, HEADS, KEY_HEADS, HEAD_DIM, VOCAB, WINDOW = 64, 3, 4, 2, 16, 128
 
 FIXED: dict[str, int] = {
     r"(num_hidden|n|num|encoder|decoder|num_encoder|num_decoder|num_global|conf_num_hidden)_layers?": LAYERS,
-    r"num_hidden_layers|depth|num_blocks|num_layers_per_stack": LAYERS,
+    r"layers|(encoder|decoder)_num_hidden_layers|depth|num_blocks|num_layers_per_stack": LAYERS,
     r"(hidden_size|n_embd|d_model|emb_dim|embed_dim|dim|n_embed|embedding_dim|hidden_dim)": HIDDEN,
     r"(embedding_size|word_embed_proj_dim|input_embedding_size|output_embedding_size)": HIDDEN,
     r"(attention_hidden_size|lru_width|hidden_size_global|out_hidden_size|output_hidden_size)": HIDDEN,
@@ -57,6 +57,7 @@ AT_MOST: dict[str, int] = {
     r"hidden_size_per_layer_input|ple_embed_dim|d_rel": 16,
     r"rel_extent|position_bias_max_distance|relative_max_distance|relative_attention_max_distance": 16,
     r"position_bias_num_buckets|num_buckets|relative_attention_num_buckets|mem_len": 16,
+    r"(vision_)?projection_dim|pooler_output_size|projection_size|projector_hidden_size": HIDDEN,
     r"image_size|crop_size": 32,
     r"patch_size": 8,
 }
@@ -103,8 +104,8 @@ def _shrink(name: str, value: Any) -> Any:
         return UNSET.get(name)
     if name in ("initializer_range", "init_std"):
         return 0.1
-    if name == "intermediate_size" and isinstance(value, list):
-        return [_shrink(name, item) for item in value]
+    if name in ("intermediate_size", "image_size", "patch_size") and isinstance(value, (list, tuple)):
+        return type(value)(_shrink(name, item) for item in value)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         return value
     for pattern, size in FIXED.items():

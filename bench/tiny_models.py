@@ -17,23 +17,26 @@ import transformers
 
 from tiny_base import CannotBuild, Tiny
 from tiny_causal import build_causal, causal_types
+from tiny_further import build_single, single_types
+from tiny_multimodal import build_together, together_types
+from tiny_plain import build_plain, plain_types
 
 __all__ = ["CannotBuild", "Tiny", "build", "causal_types", "further_types", "plain_types"]
 
 
 def further_types() -> list[str]:
-    """Model types of transformers beyond causal language modelling."""
-    return []
-
-
-def plain_types() -> list[str]:
-    """Small families of plain torch modules."""
-    return []
+    """Model types of transformers beyond causal language modelling, each `family/type`."""
+    return single_types() + together_types()
 
 
 def build(name: str, seconds: int = 60) -> Tiny:
     """The tiny model of that name; raises `CannotBuild` with the reason, also past the time limit."""
-    builders = ((causal_types, build_causal),)
+    builders = (
+        (causal_types, build_causal),
+        (single_types, build_single),
+        (together_types, build_together),
+        (plain_types, build_plain),
+    )
     for names, builder in builders:
         if name in names():
             try:
