@@ -72,7 +72,9 @@ class Certifier:
         for name, site in self.sites.items():
             failed = [c for c in site.checks if not c.ok]
             if failed:
-                self.refused[name] = f"{failed[0].name}: off by {failed[0].residual:.1e}, at most {failed[0].tolerance:.0e}"
+                self.refused[name] = (
+                    f"{failed[0].name}: off by {failed[0].residual:.1e}, at most {failed[0].tolerance:.0e}"
+                )
                 continue
             status = "certified" if name in reaching else "inert"
             out[name] = SiteInfo(

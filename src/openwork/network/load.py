@@ -37,9 +37,12 @@ def load(
         source = str(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        kwargs: dict[str, Any] = {"trust_remote_code": trust_remote_code, "use_safetensors": None if allow_bin else True}
+        kwargs: dict[str, Any] = {
+            "trust_remote_code": trust_remote_code,
+            "use_safetensors": None if allow_bin else True,
+        }
         if dtype is not None:
-            kwargs["dtype"] = _dtype(dtype)
+            kwargs["dtype"] = as_dtype(dtype)
         if device is not None and str(device) == "auto":
             kwargs["device_map"] = "auto"
         module = _class_of(config).from_pretrained(source, **kwargs)
@@ -60,7 +63,7 @@ def load(
     return module, tokenizer if tokenizer is not None else _tokenizer(source, folder, trust_remote_code)
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     value = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(value, torch.dtype):
         raise BadInput(f"expected a dtype such as float32, bfloat16 or float16; got {dtype!r}")
@@ -90,7 +93,9 @@ def _class_of(config: Any) -> Any:
 def _tokenizer(source: str, folder: Path, trust_remote_code: bool) -> Any:
     import transformers
 
-    if folder.is_dir() and not any((folder / n).exists() for n in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
+    if folder.is_dir() and not any(
+        (folder / n).exists() for n in ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+    ):
         return None
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)

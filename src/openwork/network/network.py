@@ -157,7 +157,9 @@ class Network:
             self, prepared, plan, resolve_sources(self, plan, prepared, sources or {}), surrogates or {}, grads
         )
 
-    def generate(self, inputs: Any, *, max_new_tokens: int, edits: Edit | Iterable[Edit] = (), **options: Any) -> Generation:
+    def generate(
+        self, inputs: Any, *, max_new_tokens: int, edits: Edit | Iterable[Edit] = (), **options: Any
+    ) -> Generation:
         """Generate, with edits at the prefill and at every cached step; see `openwork.network.generate.generate`."""
         return generate(self, inputs, max_new_tokens, edits, **options)
 
@@ -189,5 +191,3 @@ class Network:
         from openwork.network.render import anatomy_html
 
         return anatomy_html(self)
-
-

@@ -100,7 +100,9 @@ def _check_call(root: nn.Module, kwargs: Mapping[str, Any]) -> None:
             "Pass example=, the keyword arguments of one call that works"
         ) from error
     if not any(leaf.is_floating_point() for _, leaf in leaves(output)):
-        raise BadInput(f"expected {type(root).__name__} to return a floating tensor; it returned {type(output).__name__}")
+        raise BadInput(
+            f"expected {type(root).__name__} to return a floating tensor; it returned {type(output).__name__}"
+        )
     if not bool(torch.isfinite(first_output(output)).any()):
         bad = [n for n, p in root.named_parameters() if p.is_floating_point() and not bool(torch.isfinite(p).all())]
         where = f"NaN or infinite weights: {', '.join(bad[:5])}" if bad else "its weights are finite"

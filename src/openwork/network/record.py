@@ -229,8 +229,6 @@ def record(root: nn.Module, inputs: Mapping[str, Any]) -> Trace:
     return trace
 
 
-
-
 def _sdpa_attentions(ops: list[_Op]) -> list[AttentionCall]:
     found = []
     for op in (op for op in ops if op.kind == "sdpa"):

@@ -84,7 +84,10 @@ def _reasons(refused: dict[str, str]) -> dict[str, str]:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in refused.items():
         by_reason[reason].append(name)
-    return {r: ", ".join(names[:6]) + (f" … {len(names) - 6} more" if len(names) > 6 else "") for r, names in by_reason.items()}
+    return {
+        r: ", ".join(names[:6]) + (f" … {len(names) - 6} more" if len(names) > 6 else "")
+        for r, names in by_reason.items()
+    }
 
 
 def anatomy_html(net: Network) -> str:

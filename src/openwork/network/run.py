@@ -158,7 +158,9 @@ def attach(
         edits = plan.edits.get(name, [])
         visit: Visit | None = None
         if edits:
-            context = Context(session, net.map.layout_at(name, layout), info.axes, info.part_axis, sources, surrogates, name)
+            context = Context(
+                session, net.map.layout_at(name, layout), info.axes, info.part_axis, sources, surrogates, name
+            )
             context.reads = reads
             for edit in edits:
                 ledger = Ledger(edit, name)
@@ -251,7 +253,9 @@ def check_fired(plan: Plan, run: Run, net: Network) -> None:
     for ledger in run.ledger:
         if not ledger.rows:
             why = "the run stopped before it (until=)" if plan.until else "it reached no row of any step"
-            raise EditMissed(f"{type(ledger.edit).__name__} at {ledger.edit.site} never fired: {why}; {ledger.edit.where}")
+            raise EditMissed(
+                f"{type(ledger.edit).__name__} at {ledger.edit.site} never fired: {why}; {ledger.edit.where}"
+            )
     if plan.sink is not None:
         return
     for name, sites in plan.keep.items():

@@ -90,7 +90,9 @@ class SiteMap:
             info = known[name]
             wrong = [i for i in site.index if i >= info.parts]
             if wrong:
-                raise BadInput(f"expected an index below {info.parts} ({info.axes[info.part_axis]}s of {name}); got {wrong}")
+                raise BadInput(
+                    f"expected an index below {info.parts} ({info.axes[info.part_axis]}s of {name}); got {wrong}"
+                )
         return [Site(name, site.index) for name in names]
 
     def _explain(self, path: str, expression: re.Pattern[str]) -> None:
