@@ -151,11 +151,13 @@ class Surveyor:
 
     # -- ports that know about modules called several times --
 
-    def _out(self, call: Call, path: Path, gain: float = 1.0) -> ModulePort:
-        return output_port(call, path, gain, repeated=call.module in self.repeated)
+    def _out(self, call: Call, path: Path, gain: float = 1.0, flat: bool = False) -> ModulePort:
+        port = output_port(call, path, gain, repeated=call.module in self.repeated)
+        return replace(port, flat=True) if flat else port
 
-    def _in(self, call: Call, path: Path) -> ModulePort:
-        return input_port(call, path, repeated=call.module in self.repeated)
+    def _in(self, call: Call, path: Path, flat: bool = False) -> ModulePort:
+        port = input_port(call, path, repeated=call.module in self.repeated)
+        return replace(port, flat=True) if flat else port
 
     # -- outside the blocks --
 
@@ -241,9 +243,10 @@ class Surveyor:
             start = self._input(block, layer)
             if start is not None:
                 reader, path = start
-                value = reader.inputs[path]
+                value = reader.inputs[path].reshape(term.shape)
                 yield from self._norm(block, layer, value)
-                yield Found(f"{name}.in", self._in(reader, path), value, axes)
+                flat = reader.inputs[path].shape != term.shape
+                yield Found(f"{name}.in", self._in(reader, path, flat), value, axes)
             else:
                 self.refused[f"{name}.in"] = "no module of the sub-layer takes a tensor of the stream's shape"
         if layer.attention is not None:
@@ -252,7 +255,7 @@ class Surveyor:
             yield from self._hidden(name, block, layer)
         if term is None:
             return
-        port = self._out(term.call, term.path, term.gain)
+        port = self._out(term.call, term.path, term.gain, term.flat)
         value = term.value * term.gain if term.gain != 1.0 else term.value
         yield Found(f"{name}.out", port, value, axes, [Check(f"gain {term.gain:.4g}", 0, 0)])
         yield from self._mid(block, term, port, axes)
@@ -267,7 +270,7 @@ class Surveyor:
                 norm = step.norm
                 path = next(p for p, t in norm.outputs.items() if same(t, step.after))
                 yield Found(f"{block.name}.resid_mid", self._out(norm, path), step.after, axes, [Check("sum", 0, 0)])
-            elif term is not step.terms[-1] and same(step.base, block.call.inputs[block.pre]):
+            elif term is not step.terms[-1] and step.base_gain == 1.0 and same(step.base, block.call.inputs[block.pre]):
                 middle = step.base
                 for t in done:
                     middle = middle + (t.value if t.gain == 1.0 else t.value * t.gain)
@@ -283,7 +286,7 @@ class Surveyor:
         """The call and argument by which a sub-layer reads the stream."""
         term = layer.term
         assert term is not None
-        shape = block.call.inputs[block.pre].shape
+        shapes = (term.shape, flattened(term.shape))
         inner = block.call.descendants()
         if layer.attention is not None:
             around = [c for c in inner if c.start < layer.attention.time < c.end]
@@ -297,7 +300,7 @@ class Surveyor:
             candidates = [*deep, *before_norm, *[c for c in last if not c.children and is_linear(c.module)]]
         for call in candidates:
             for path, value in call.inputs.items():
-                if value.shape == shape and value.is_floating_point():
+                if value.shape in shapes and value.is_floating_point():
                     return call, path
         return None
 
@@ -334,11 +337,12 @@ class Surveyor:
         assert attention.k is not None
         assert attention.v is not None
         assert attention.z is not None
-        if attention.owner in self.repeated:
-            self.refused[f"{name}.q|k|v|z|scores|pattern"] = "the attention module runs several times in one pass"
+        if sum(a.call is attention.call for a in self.trace.attentions) > 1:
+            self.refused[f"{name}.q|k|v|z|scores|pattern"] = "one call of the module computes several attentions"
             return
         q, k, v, z = (x.transpose(1, 2) for x in (attention.q, attention.k, attention.v, attention.z.transpose(1, 2)))
-        port = AttentionPort(attention.owner, "q", attention.route, tuple(attention.roles.items()))
+        ordinal = attention.call.ordinal if attention.owner in self.repeated else None
+        port = AttentionPort(attention.owner, "q", attention.route, tuple(attention.roles.items()), ordinal)
         checks = []
         projection = self._reader_of(z.flatten(2), attention)
         if projection is not None:
@@ -366,7 +370,7 @@ class Surveyor:
         inner = [c for c in block.call.descendants() if c.end <= term.call.end]
         targets = [term.value]
         if is_norm(term.call):  # sandwich norm: the MLP's own output is what the norm reads
-            targets = [t for t in term.call.inputs.values() if t.shape == term.value.shape]
+            targets = [t for t in term.call.inputs.values() if t.shape == term.shape]
         for call in reversed(inner):
             out = call.outputs.get(())
             if out is None or call.children or not is_linear(call.module):
@@ -374,15 +378,35 @@ class Surveyor:
             if any(out.numel() == t.numel() and same(out.reshape(t.shape), t) for t in targets):
                 path = next(iter(call.inputs))
                 value = call.inputs[path]
-                if value.ndim == term.value.ndim:
-                    with torch.no_grad():
-                        residual = deviation(call.module(value), out)
-                    check = Check("down(hidden) == out", residual, tolerance(value.dtype))
-                    yield Found(f"{name}.hidden", self._in(call, path), value, hidden_axes(value, call), [check])
-                    return
-                self.refused[f"{name}.hidden"] = f"the down-projection reads a tensor of shape {tuple(value.shape)}"
+                with torch.no_grad():
+                    residual = deviation(call.module(value), out)
+                check = Check("down(hidden) == out", residual, tolerance(value.dtype))
+                flat = value.ndim == 2 and len(term.shape) == 3
+                shown = value.reshape(*term.shape[:-1], -1) if flat else value
+                yield Found(f"{name}.hidden", self._in(call, path, flat), shown, hidden_axes(shown, call), [check])
                 return
-        self.refused[f"{name}.hidden"] = "no single linear map gives the MLP's output (a mixture of experts, say)"
+        yield from self._router(name, block, layer, inner)
+
+    def _router(self, name: str, block: Block, layer: SubLayer, inner: list[Call]) -> Iterator[Found]:
+        """The logits by which a mixture of experts chooses: the first output with one number for each expert."""
+        term = layer.term
+        assert term is not None
+        mixture = term.call if not is_norm(term.call) else block.call
+        experts = experts_of(mixture.module)
+        if experts is None:
+            self.refused[f"{name}.hidden"] = "no single linear map gives the MLP's output"
+            return
+        self.refused[f"{name}.experts.hidden"] = f"the {experts} experts are computed as one fused operation"
+        shape = (*term.shape[:-1], experts)
+        for call in (c for c in inner if c.within(mixture)):
+            for path, value in call.outputs.items():
+                if value.is_floating_point() and value.shape in (shape, flattened(torch.Size(shape))):
+                    flat = value.ndim == 2
+                    shown = value.reshape(shape)
+                    axes = ("batch", "position", "expert")
+                    port = self._out(call, path, flat=flat)
+                    yield Found(f"{name}.router", port, shown, axes, [Check("one logit an expert", 0, 0)], "expert")
+                    return
 
 
 @dataclass(eq=False)
@@ -392,6 +416,24 @@ class SubLayer:
     name: str
     term: Contribution | None
     attention: AttentionCall | None
+
+
+def flattened(shape: torch.Size) -> torch.Size:
+    """The shape with batch and position as one axis."""
+    return torch.Size((shape[:-1].numel(), shape[-1]))
+
+
+def experts_of(module: nn.Module) -> int | None:
+    """The number of experts of a mixture: the first axis of its fused weights, or the length of its list of experts."""
+    for name, inner in module.named_modules():
+        if "expert" not in name.lower():
+            continue
+        if isinstance(inner, nn.ModuleList):
+            return len(inner)
+        fused = [p for p in inner.parameters(recurse=False) if p.ndim == 3]
+        if fused:
+            return fused[0].shape[0]
+    return None
 
 
 def is_norm(call: Call) -> bool:

@@ -104,8 +104,8 @@ def registry(handlers: dict[nn.Module | None, Handler]) -> Iterator[None]:
                 AttentionInterface.get_interface = _original
 
 
-def registry_handler(visits: Visits) -> Handler:
-    """The handler that lets `visits` see a call which transformers dispatches."""
+def registry_handler(choose: Callable[[], Visits]) -> Handler:
+    """The handler that lets the visits of the present call see what transformers dispatches."""
 
     def handle(
         kernel: Callable[..., Any],
@@ -119,6 +119,7 @@ def registry_handler(visits: Visits) -> Handler:
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
+        visits = choose()
         query = visits.heads_first("q", query)
         key = visits.heads_first("k", key)
         value = visits.heads_first("v", value)
@@ -234,11 +235,11 @@ class FunctionTap(TorchFunctionMode):
     """Meets attention that modules compute themselves, by function mode.
 
     Args:
-        roles: module -> (visits, what each intercepted function of one call of it is: ``sdpa``, ``scores`` (the
+        roles: module -> (the visits of its present call, what each intercepted function of one call of it is: ``sdpa``, ``scores`` (the
             matmul of q and k), ``softmax`` or ``z`` (the matmul of pattern and v), by its ordinal).
     """
 
-    def __init__(self, roles: dict[nn.Module, tuple[Visits, dict[int, str]]]):
+    def __init__(self, roles: dict[nn.Module, tuple[Callable[[], Visits], dict[int, str]]]):
         super().__init__()
         self.roles = roles
         self.stack: list[list[Any]] = []
@@ -264,11 +265,11 @@ class FunctionTap(TorchFunctionMode):
         for frame in self.stack:
             frame[1] += 1
         module, ordinal = self.stack[-1]
-        visits, roles = self.roles[module]
+        choose, roles = self.roles[module]
         role = roles.get(ordinal)
         if role is None:
             return func(*args, **kwargs)
-        return getattr(self, f"_{role}")(visits, func, args, kwargs)
+        return getattr(self, f"_{role}")(choose(), func, args, kwargs)
 
     def _sdpa(self, visits: Visits, func: Any, args: Any, kwargs: Any) -> Tensor:
         query, key, value = (visits.heads_first(part, x) for part, x in zip("qkv", args[:3], strict=True))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,22 @@ MAX_TERMS = 4
 
 @dataclass(eq=False)
 class Contribution:
-    """A tensor that a block adds to the residual stream: ``gain * output``."""
+    """A tensor that a block adds to the residual stream: ``gain * output``, in the `shape` of the hidden state."""
 
     call: Call
     path: Path
     gain: float
+    shape: torch.Size
+
+    @property
+    def flat(self) -> bool:
+        """Whether batch and position are one axis of the output."""
+        return self.call.outputs[self.path].shape != self.shape
 
     @property
     def value(self) -> Tensor:
-        return self.call.outputs[self.path]
+        """The output in the shape of the hidden state, without the gain."""
+        return self.call.outputs[self.path].reshape(self.shape)
 
 
 @dataclass(eq=False)
@@ -45,6 +53,7 @@ class Sum:
         norm: the call of the norm that the sum goes through, in a post-norm block.
         residual: largest absolute deviation of the sum, relative to the largest value.
         exact: whether adding up in the model's own dtype gives the sum bit for bit.
+        base_gain: the factor with which the earlier value enters.
     """
 
     base: Tensor
@@ -53,6 +62,7 @@ class Sum:
     norm: Call | None
     residual: float
     exact: bool
+    base_gain: float = 1.0
 
 
 @dataclass(eq=False)
@@ -208,22 +218,24 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
     if pre.shape != post.shape:
         return [], f"the hidden state changes shape from {tuple(pre.shape)} to {tuple(post.shape)}"
     candidates = _candidates(call, pre.shape)
-    direct = _fit(pre, post, _without(candidates, pre, post), norm=None)
+    options = _without(candidates, pre, post)
+    direct = _fit(pre, post, options, None) or _fit_scaled(pre, post, options, None)
     if direct:
         return [direct], ""
     sums: list[Sum] = []
     target = post
-    for _ in range(4):  # post-norm: norm(... + mlp), then norm(pre + attention)
+    for _ in range(4):  # norm(... + mlp), then norm(pre + attention); or a stream that is taken behind its norm
         norm = next((c for c in reversed(call.descendants()) if not c.children and _returns(c, target)), None)
         summed = next((t for t in norm.inputs.values() if t.shape == pre.shape), None) if norm else None
+        if sums and norm is not None and summed is not None and same(summed, pre):
+            return sums, ""
         if norm is None or summed is None:
-            break
-        options = [c for c in _without(candidates, pre, target) if c.call.end <= norm.start]
-        whole = _fit(pre, summed, [c for c in options if not same(c.value, summed)], norm)
-        if whole:
-            whole.after = target
-            return [whole, *sums], ""
-        step = _fit_from_candidate(summed, options, norm)
+            if sums:
+                break
+            norm, summed = None, target
+        before = norm.start if norm is not None else call.end
+        options = [c for c in _without(candidates, pre, target, summed) if c.call.end <= before]
+        step = _fit(pre, summed, options, norm) or _fit_from_candidate(summed, options, norm)
         if step is None:
             break
         step.after = target
@@ -241,11 +253,13 @@ def _returns(call: Call, value: Tensor) -> bool:
 def _candidates(call: Call, shape: torch.Size) -> list[Contribution]:
     """Outputs of hidden shape within a call, the shallowest of equal ones."""
     found: list[Contribution] = []
+    flat = torch.Size((shape[:-1].numel(), shape[-1])) if len(shape) == 3 else shape
     for inner in call.descendants():
         for path, value in inner.outputs.items():
-            matches = value.numel() == shape.numel() and value.shape[-1] == shape[-1] and value.is_floating_point()
-            if matches and value.shape == shape and not any(same(value, c.value) for c in found):
-                found.append(Contribution(inner, path, 1.0))
+            if not value.is_floating_point() or value.shape not in (shape, flat):
+                continue
+            if not any(same(value.reshape(shape), c.value) for c in found):
+                found.append(Contribution(inner, path, 1.0, shape))
     return found
 
 
@@ -268,16 +282,36 @@ def _fit(base: Tensor, after: Tensor, options: list[Contribution], norm: Call | 
     return Sum(base, after, terms, norm, residual, _exact(base, after, terms))
 
 
-def _fit_from_candidate(after: Tensor, options: list[Contribution], norm: Call) -> Sum | None:
-    """Like `_fit` with the base among the options too: the latest norm output that takes part with gain 1."""
+def _fit_scaled(base: Tensor, after: Tensor, options: list[Contribution], norm: Call | None) -> Sum | None:
+    """Like `_fit` with a factor on the base: ``base_gain * base + sum(gain * value) == after``."""
+    scaled = _Column(base)
+    solved = _subset(after.double().flatten(), [scaled, *options], after)
+    if solved is None or not any(c is scaled or isinstance(c, _Column) for c in solved[0]) or len(solved[0]) < 2:
+        return None
+    gain = next(c.gain for c in solved[0] if isinstance(c, _Column))
+    terms = sorted((c for c in solved[0] if isinstance(c, Contribution)), key=lambda c: c.call.end)
+    return Sum(base, after, terms, norm, solved[1], _exact(base * gain, after, terms), gain)
+
+
+@dataclass(eq=False)
+class _Column:
+    """The base of a sum as one more regressor."""
+
+    value: Tensor
+    gain: float = 1.0
+
+
+def _fit_from_candidate(after: Tensor, options: list[Contribution], norm: Call | None) -> Sum | None:
+    """Like `_fit` with the base among the options too: the latest one that the other terms come after."""
     for base in reversed(options):
-        found = _fit(base.value, after, [c for c in options if c is not base], norm)
-        if found and len(found.terms) <= 2 and all(t.call.end > base.call.end for t in found.terms):
+        later = [c for c in options if c is not base and c.call.end > base.call.end]
+        found = _fit(base.value, after, later, norm) or _fit_scaled(base.value, after, later, norm)
+        if found and len(found.terms) <= 2:
             return found
     return None
 
 
-def _subset(target: Tensor, options: list[Contribution], like: Tensor) -> tuple[list[Contribution], float] | None:
+def _subset(target: Tensor, options: list[Any], like: Tensor) -> tuple[list[Any], float] | None:
     limit = _tolerance(like.dtype)
     if not options or not torch.isfinite(target).all():
         return None
@@ -298,7 +332,8 @@ def _subset(target: Tensor, options: list[Contribution], like: Tensor) -> tuple[
                 continue
             error = (target - gains @ columns[index]).norm() / target.norm()
             if error <= limit:
-                terms = [Contribution(options[i].call, options[i].path, float(g)) for i, g in zip(index, gains)]  # noqa: B905
+                chosen_options = [options[i] for i in index]
+                terms = [replace(c, gain=float(g)) for c, g in zip(chosen_options, gains, strict=True)]
                 return terms, float(error)
     return None
 

@@ -76,7 +76,7 @@ def generate(
         raise BadInput(f"this module has no generate of its own, so it takes no {sorted(options)}; it decodes greedily")
     plan = make_plan(net, (), edits, None, grads=False)
     runs = resolve_sources(net, plan, prepared, sources or {})
-    with torch.no_grad(), Session(net.root) as session:
+    with torch.no_grad(), Session(net.root, prepared.layout.rows) as session:
         session.count_steps()
         net.prepare_session(session)
         ledgers = attach(net, session, plan, prepared.layout, {}, runs, surrogates or {}) if plan.sites else []
@@ -95,7 +95,8 @@ def _native(net: Network, prepared: Prepared, max_new_tokens: int, options: dict
     kwargs.setdefault("attention_mask", torch.ones_like(ids))
     pad = getattr(net.tokenizer, "pad_token_id", None)
     options = {"do_sample": False, "pad_token_id": 0 if pad is None else pad, **options}
-    out: Any = net.root.generate(**kwargs, max_new_tokens=max_new_tokens, **options)
+    write: Any = net.root.generate
+    out = write(**kwargs, max_new_tokens=max_new_tokens, **options)
     out = out if isinstance(out, Tensor) else out.sequences
     encoder_decoder = bool(getattr(getattr(net.root, "config", None), "is_encoder_decoder", False))
     return out[:, 1:] if encoder_decoder else out[:, ids.shape[1] :]

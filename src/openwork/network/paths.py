@@ -29,7 +29,7 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, torch.Tensor]]:
 def read(value: Any, path: Path) -> Any:
     """What lies at `path`."""
     for key in path:
-        value = getattr(value, key) if _is_record(value) else value[key]
+        value = getattr(value, str(key)) if _is_record(value) else value[key]
     return value
 
 

@@ -38,6 +38,7 @@ class ModulePort(Port):
         gain: the factor with which it enters the residual stream; visits see ``gain * raw``.
         ordinal: which of the module's calls in one forward pass, or None for its only one.
         volatile: whether later in-place operations change the tensor, so that a copy must be shown.
+        flat: whether batch and position are one axis of the tensor; visits see two.
     """
 
     module: nn.Module
@@ -46,15 +47,14 @@ class ModulePort(Port):
     gain: float = 1.0
     ordinal: int | None = None
     volatile: bool = False
+    flat: bool = False
 
     def attach(self, session: Session, visit: Visit, writes: bool) -> None:
         see = self._scaled(visit) if self.gain != 1.0 else visit
         if self.volatile:
-            inner = see
-
-            def see(value: Tensor) -> Tensor | None:
-                return inner(value.clone())
-
+            see = _copying(see)
+        if self.flat:
+            see = _unflattened(see, session)
         if self.side == "out":
             self._attach_output(session, see)
         else:
@@ -104,6 +104,18 @@ class ModulePort(Port):
         if ordinal is not None:
             session.count_calls(self.module)
         session.on_input(self.module, hook)
+
+
+def _copying(visit: Visit) -> Visit:
+    return lambda value: visit(value.clone())
+
+
+def _unflattened(visit: Visit, session: Session) -> Visit:
+    def see(value: Tensor) -> Tensor | None:
+        new = visit(value.reshape(session.rows, -1, *value.shape[1:]))
+        return None if new is None else new.reshape(value.shape)
+
+    return see
 
 
 @dataclass(eq=False, frozen=True)
@@ -198,12 +210,14 @@ class AttentionPort(Port):
         part: which part.
         route: ``registry``, ``sdpa`` or ``softmax``.
         roles: see `FunctionTap`.
+        ordinal: as in `ModulePort`.
     """
 
     module: nn.Module
     part: str
     route: str
     roles: tuple[tuple[int, str], ...] = ()
+    ordinal: int | None = None
 
     def attach(self, session: Session, visit: Visit, writes: bool) -> None:
         taps = session.once(AttentionTaps, lambda: AttentionTaps(session))
@@ -219,25 +233,36 @@ class AttentionTaps:
     def __init__(self, session: Session):
         self.session = session
         self.handlers: dict[nn.Module | None, Handler] = {}
-        self.registry_visits: dict[nn.Module, Visits] = {}
-        self.function_visits: dict[nn.Module, tuple[Visits, dict[int, str]]] = {}
+        self.functions: dict[nn.Module, tuple[Callable[[], Visits], dict[int, str]]] = {}
+        self.by_call: dict[nn.Module, dict[int | None, Visits]] = {}
 
     def visits(self, port: AttentionPort) -> Visits:
-        """The visits of the port's module."""
+        """The visits of the port's module in the port's call of it."""
+        module = port.module
+        if module not in self.by_call:
+            self.by_call[module] = {}
+            self._route(port, self._chooser(module, port.ordinal is not None))
+        return self.by_call[module].setdefault(port.ordinal, Visits())
+
+    def _chooser(self, module: nn.Module, repeated: bool) -> Callable[[], Visits]:
+        """Which visits hold for the module's present call."""
+        calls, none = self.by_call[module], Visits()
+        if not repeated:
+            return lambda: calls[None]
+        self.session.count_calls(module)
+        return lambda: calls.get(self.session.nth_call(module), none)
+
+    def _route(self, port: AttentionPort, choose: Callable[[], Visits]) -> None:
         if port.route == "registry":
-            if port.module not in self.registry_visits:
-                if not self.handlers:
-                    self.session.enter(registry(self.handlers))
-                visits = self.registry_visits[port.module] = Visits()
-                self.handlers[port.module] = registry_handler(visits)
-            return self.registry_visits[port.module]
-        if port.module not in self.function_visits:
-            if not self.function_visits:
-                self.tap = self.session.enter(FunctionTap(self.function_visits))
-            self.function_visits[port.module] = (Visits(), dict(port.roles))
-            self.session.on_input(port.module, self.tap.begin)
-            self.session.on_output(port.module, self.tap.end)
-        return self.function_visits[port.module][0]
+            if not self.handlers:
+                self.session.enter(registry(self.handlers))
+            self.handlers[port.module] = registry_handler(choose)
+            return
+        if not self.functions:
+            self.tap = self.session.enter(FunctionTap(self.functions))
+        self.functions[port.module] = (choose, dict(port.roles))
+        self.session.on_input(port.module, self.tap.begin)
+        self.session.on_output(port.module, self.tap.end)
 
 
 @dataclass(eq=False, frozen=True)

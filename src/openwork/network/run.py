@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -225,15 +226,13 @@ def execute(
         with torch.no_grad():
             return Run(net.module(**prepared.kwargs), {}, prepared.layout)
     values: dict[str, Tensor] = {}
-    with torch.set_grad_enabled(plan.grads), Session(net.root) as session:
+    with torch.set_grad_enabled(plan.grads), Session(net.root, prepared.layout.rows) as session:
         session.count_steps()
         net.prepare_session(session)
         ledgers = attach(net, session, plan, prepared.layout, values, sources, surrogates)
         output = None
-        try:
+        with contextlib.suppress(Stop):
             output = net.module(**prepared.kwargs)
-        except Stop:
-            pass
         run = Run(output, values, prepared.layout, ledgers)
         for name, sites in plan.keep.items():
             axes = net.map.info(name).axes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 Visit = Callable[[Tensor], Tensor | None]
@@ -21,10 +20,11 @@ class Session:
 
     Args:
         root: the network; its own calls number the decoding steps.
+        rows: rows of the batch.
     """
 
-    def __init__(self, root: nn.Module):
-        self.root = root
+    def __init__(self, root: nn.Module, rows: int = 1):
+        self.root, self.rows = root, rows
         self.step = -1
         self._handles: list[Any] = []
         self._closers: list[Any] = []
