@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from openwork.edit import Patch
+from openwork.faithfulness.components import Component
+from openwork.faithfulness.measure import Base, Cell, Meter, Tick, patch, set_to, silent
 from openwork.site import Site, Where
-from openwork.studies.components import Component
 from openwork.studies.estimates import control, estimate, p_values, q_values
-from openwork.studies.measure import Base, Cell, Meter, Tick, patch, set_to, silent
 from openwork.studies.schema import Control, Effect, Effects, PositionEffect
 from openwork.task import Batch, Inputs
 

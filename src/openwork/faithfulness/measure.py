@@ -1,4 +1,4 @@
-"""The only place where a study runs the network on a task: cells of edits in, the metric of each example out.
+"""The only place where circuits are run on a task: cells of edits in, the metric of each example out.
 
 Many cells are packed into one forward pass by repeating the examples. All that the cells write at one site is written
 at once, each cell on its own rows; the numbers are those of one run per cell.
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from openwork.edit import Array, Custom, Edit, Patch, Set
 from openwork.errors import BadInput, Misaligned
+from openwork.faithfulness.components import Component
 from openwork.site import Site, Where
-from openwork.studies.components import Component
 from openwork.task import Batch, Metric
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ class Meter:
     def _run(self, cells: Sequence[Cell], base: Base) -> Float[np.ndarray, "cell example"]:
         n, copies = len(self.batch), len(cells)
         for source in ("clean", "corrupted"):
-            self._keep(source, {e.site.path for cell in cells for e in cell.edits if e.needs == source})
+            read = {e.site.path for cell in cells for e in cell.edits if e.needs == source}
+            # a change may look at the difference of the two runs, and no run may start within another
+            self._keep(source, read | {cell.change[0] for cell in cells if cell.change is not None})
         writes: dict[str, list[tuple[int, Write]]] = {}
         for i, cell in enumerate(cells):
             for edit in cell.edits:
