@@ -6,10 +6,9 @@ import random
 
 from openwork.task import Task
 from openwork.tasks.examples import Example, assemble, require_count
-from openwork.tasks.induction import require_no_source
 from openwork.tasks.names import single_tokens
 from openwork.tasks.reader import Reader, Vocabulary
-from openwork.tasks.source import Source
+from openwork.tasks.source import Source, require_no_source
 
 FEWEST, MOST = 3, 5
 

@@ -146,36 +146,35 @@ def _labelled(name: str, text: str, tokenizer: Any, source: Source) -> LabelledS
         return None
 
 
+def _spellings(reader: Reader) -> dict[str, int]:
+    """The brackets that are one token each, as they are written and with a space in front."""
+    texts = [space + bracket for bracket in (*PAIRS, *PAIRS.values()) for space in ("", " ")]
+    found = {text: reader.continuation("x", text) for text in texts}
+    return {text: ids[0] for text, ids in found.items() if len(ids) == 1}
+
+
 def _closings(
     reader: Reader, labelled: LabelledSource, block: int, rng: random.Random
 ) -> Iterator[tuple[str, Example]]:
     """Every closing bracket whose opening one stands in a prompt within the same block of tokens, with its kind."""
-    ids, tokens = labelled.token_ids.tolist(), reader.tokens(labelled.token_ids.tolist())
-    depth = labelled.labels["bracket_depth"].tolist()
+    ids, depth = labelled.token_ids.tolist(), labelled.labels["bracket_depth"].tolist()
     text = labelled.labels["string"] | labelled.labels["comment"]
-    bare = ["" if quoted else token for quoted, token in zip(text.tolist(), tokens, strict=True)]
-    spelled = {token: i for i, token in zip(ids, tokens, strict=True)}
-    begin, open_at = len(reader.begin), []
-    for t, token in enumerate(bare):
-        kind = token.strip()
-        if kind in PAIRS and depth[t] == len(open_at) + 1:
-            open_at.append(t)
-        elif kind in PAIRS.values() and open_at and depth[t] == len(open_at) - 1:
-            opening = open_at.pop()
-            start = max(t - t % block, t - (LONGEST - begin))
-            opener = bare[opening]
-            space = opener[: -len(opener.strip())]
-            others = [k for k in PAIRS if k != opener.strip() and space + k in spelled and PAIRS[k] in spelled]
-            if token != kind or PAIRS[opener.strip()] != kind or not others or t - opening <= SPARSE or opening < start:
-                continue
-            other = rng.choice(others)
-            clean = ids[start:t]
-            corrupted = [*clean[: opening - start], spelled[space + other], *clean[opening - start + 1 :]]
-            groups = {"opening": (begin + opening - start,)}
-            yield opener.strip(), Example(
-                (*reader.begin, *clean), (*reader.begin, *corrupted), ids[t], spelled[PAIRS[other]], groups,
-                family=(labelled.name, t // block),
-            )  # fmt: skip
-        elif depth[t] != len(open_at):
-            # a token that holds several brackets: nothing is known of those open around it
-            return
+    tokens = ["" if quoted else t for quoted, t in zip(text.tolist(), reader.tokens(ids), strict=True)]
+    spelled, begin = _spellings(reader), len(reader.begin)
+    for t, closing in enumerate(tokens):
+        start = max(t - t % block, t - (LONGEST - begin))
+        # the innermost open bracket stands where this depth was reached for good
+        at = next((i for i in range(t - 1, start, -1) if depth[i - 1] < depth[t - 1]), t)
+        kind = tokens[at].strip()
+        if PAIRS.get(kind) != closing or depth[at] != depth[t - 1] or t - at <= SPARSE:
+            continue
+        space = tokens[at][: -len(kind)]
+        others = [k for k in PAIRS if k != kind and space + k in spelled and PAIRS[k] in spelled]
+        if not others:
+            continue
+        other = rng.choice(others)
+        clean = (*reader.begin, *ids[start:t])
+        place = begin + at - start
+        corrupted = (*clean[:place], spelled[space + other], *clean[place + 1 :])
+        family = (labelled.name, t // block)
+        yield kind, Example(clean, corrupted, ids[t], spelled[PAIRS[other]], {"opening": (place,)}, family=family)

@@ -75,9 +75,7 @@ def assemble(
         at=tuple(len(e.clean) - 1 for e in examples),
         metric=metric,
         chance=chance,
-        held_out=split_families(
-            [i if e.family is None else ("family", e.family) for i, e in enumerate(examples)], seed
-        ),
+        held_out=split_families([e.clean if e.family is None else e.family for e in examples], seed),
         description=description,
     )
 

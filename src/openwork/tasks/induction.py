@@ -15,7 +15,7 @@ from openwork.errors import BadInput
 from openwork.task import Task
 from openwork.tasks.examples import LEAST, Example, assemble, require_count, require_enough
 from openwork.tasks.reader import Reader, Vocabulary
-from openwork.tasks.source import Document, Source, documents
+from openwork.tasks.source import Document, Source, documents, require_no_source
 
 LONGEST = 96
 """Tokens of a prompt, with what stands in front."""
@@ -198,9 +198,3 @@ def repeats(vocabulary: Vocabulary, *, n: int = 128, seed: int = 0, source: Sour
         groups = {PLACE: (begin + k,), AFTER: (begin + k + 1,)}
         examples.append(Example(clean, corrupted, tokens[k + 1], wrong, groups))
     return assemble("repeats", examples, seed, 1 / len(reader.ordinary), "A B … A predicts B, in random tokens")
-
-
-def require_no_source(task: str, source: Source) -> None:
-    """Raise `BadInput` if a source is given to a task that writes its own text."""
-    if source is not None:
-        raise BadInput(f"{task}: expected no source, since this task writes its own text; got {str(source)!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -69,6 +69,7 @@ def gate(task: Task) -> Metric:
     return accuracy_among((*task.answer, *task.wrong)) if task.name == "bracket" else ACCURACY
 
 
+@runtime_checkable
 class Runs(Protocol):
     """A network."""
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, takewhile
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from openwork.errors import BadInput
 
 PROBES = ("a", "(", "1", "=")
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """A tokenizer, or a network that has one."""
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import openwork
 from openwork.errors import BadInput
 from openwork.tasks.reader import Reader
 from openwork.worlds.corpus import Corpus
@@ -38,7 +37,7 @@ class Document:
 
 def own_source() -> Path:
     """The folder of openwork's own installed source: real code that no embedded model was trained on."""
-    return Path(openwork.__file__).parent
+    return Path(__file__).parents[1]
 
 
 def texts(source: Source) -> Iterator[tuple[str, str]]:
@@ -81,3 +80,9 @@ def documents(reader: Reader, source: Source) -> list[Document]:
     size = min(BLOCK, -(-len(whole.ids) // 2))
     starts = range(0, len(whole.ids), size)
     return [Document(f"{whole.name}, part {i}", whole.ids[s : s + size]) for i, s in enumerate(starts, 1)]
+
+
+def require_no_source(task: str, source: Source) -> None:
+    """Raise `BadInput` if a source is given to a task that writes its own text."""
+    if source is not None:
+        raise BadInput(f"{task}: expected no source, since this task writes its own text; got {str(source)!r}")
