@@ -1,0 +1,153 @@
+"""The model card of an embedded model: what it was trained on, how, and what it can do."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from openwork.recipes.catalogue import Recipe
+from openwork.recipes.corpus import TABLES, Streams
+from openwork.recipes.evaluate import HeldOut, induction_accuracy, on_held_out, task_accuracy
+from openwork.recipes.state import State
+from openwork.tasks.argument import argument
+from openwork.tasks.bracket import bracket
+from openwork.tasks.docstring import docstring
+from openwork.tasks.induction import repeats
+
+EXAMPLES = 500
+"""Prompts of each task."""
+TASKS = (repeats, bracket, docstring, argument)
+KINDS = {
+    "code": "of real code",
+    "repeats": "of repeated random spans",
+    "invented": "of invented functions with docstrings",
+}
+BOS_POLICY = "every training context begins with <|bos|>, and the tokenizer puts it there; without it results degrade"
+
+
+def make_card(
+    recipe: Recipe, streams: Streams, state: State, half: nn.Module, run: dict[str, Any], checkpoints: list[int]
+) -> dict[str, Any]:
+    """Measure a trained model and write down where it comes from.
+
+    Args:
+        recipe: what was trained.
+        streams: its data.
+        state: the trained state, in float32.
+        half: the same network with the weights as they ship: rounded to half precision, then float32 again.
+        run: seed, device, threads, whether the step was compiled, and the command.
+        checkpoints: steps whose weights ship.
+
+    Returns:
+        A value for JSON.
+    """
+    network = state.network.eval()
+    full, shipped = (on_held_out(model, streams, recipe.context) for model in (network, half))
+    tasks = {make.__name__: make(streams.tokenizer, n=EXAMPLES, seed=0) for make in TASKS}
+    return {
+        "name": recipe.name,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "license": "Apache-2.0",
+        "data": {
+            "source": f"the standard library of Python {platform.python_version()} with its tests, without {TABLES}",
+            "split": "whole files; held out where sha256(path below the library) mod 10 is 0",
+            "invented": "functions whose docstrings name their arguments, of names and words of the training files",
+            **streams.facts,
+        },
+        "tokenizer": f"byte-level BPE of the training files, {len(streams.tokenizer)} tokens; digits, brackets single",
+        "bos_policy": BOS_POLICY,
+        "training": {
+            "steps": state.step,
+            "of_steps": recipe.steps,
+            "rows": asdict(recipe.mix),
+            "context": recipe.context,
+            "tokens": state.step * recipe.mix.rows * recipe.context,
+            "seconds": round(state.seconds),
+            "optimizer": "AdamW, betas 0.9 and 0.95, gradients clipped to norm 1",
+            "learning_rate": recipe.learning_rate,
+            "warmup": recipe.warmup,
+            "decay": recipe.decay,
+            "weight_decay": recipe.weight_decay,
+            "precision": "float32 weights, matrix products in bfloat16",
+            "checkpoints": checkpoints,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            **run,
+        },
+        "held_out": {
+            "unit": "nats per token",
+            "tokens": full.tokens,
+            "loss_float32": round(full.loss, 5),
+            "loss_shipped": round(shipped.loss, 5),
+            "shipped_as": "float16",
+            "closing_bracket": _closing(shipped),
+        },
+        "induction": {
+            "what": "argmax in the second copy of a random span of 50 tokens",
+            **induction_accuracy(half, streams.tokenizer, rows=EXAMPLES // 4).record(),
+        },
+        "tasks": {name: task_accuracy(half, task).record() for name, task in tasks.items()},
+    }
+
+
+def _closing(measured: HeldOut) -> dict[str, Any]:
+    return {"what": "choice between ) ] } where one of them comes next in held-out code", **measured.closing.record()}
+
+
+def as_text(card: dict[str, Any]) -> str:
+    """The card for people, in Markdown.
+
+    Args:
+        card: from `make_card`.
+    """
+    training, data, held_out = card["training"], card["data"], card["held_out"]
+    rows = {kind: n for kind, n in training["rows"].items() if n}
+    results = {"induction, random tokens": card["induction"], **card["tasks"]}
+    results["closing bracket, held-out code"] = held_out["closing_bracket"]
+    table = "\n".join(_row(name, result) for name, result in results.items())
+    kept = "; `checkpoints/` holds the weights on the way" if training["checkpoints"] else ""
+    return f"""# {card["name"]}
+
+A language model of Python source, {card["parameters"]:,} parameters, trained by openwork's own recipe:
+
+    {training["command"]}
+
+## Data
+
+- Source: {data["source"]}.
+- Split: {data["split"]}.
+- Training: {data["train"]["read"]:,} files, {data["train"]["tokens"]:,} tokens; sha256 of the files' hashes
+  `{data["train"]["sha256"]}`.
+- Held out: {data["held_out"]["read"]:,} files, {data["held_out"]["tokens"]:,} tokens; sha256
+  `{data["held_out"]["sha256"]}`.
+- Tokenizer: {card["tokenizer"]}.
+- Rows of a batch: {", ".join(f"{n} {KINDS[kind]}" for kind, n in rows.items())}; {training["context"]} tokens each.
+- Beginning of text: {card["bos_policy"]}.
+
+## Training
+
+{training["steps"]:,} steps, {training["tokens"]:,} tokens, {training["seconds"]:,} seconds on {training["device"]} with
+{training["threads"]} threads, seed {training["seed"]}. {training["optimizer"]}; learning rate {training["learning_rate"]};
+{training["precision"]}. `curve.json` holds the loss curve{kept}.
+
+## What it can do
+
+Held-out loss, nats per token, over {held_out["tokens"]:,} tokens: {held_out["loss_float32"]:.4f} in float32,
+{held_out["loss_shipped"]:.4f} as shipped ({held_out["shipped_as"]}).
+
+| behaviour | accuracy | 95 % interval | n | chance |
+| --- | --- | --- | --- | --- |
+{table}
+
+"bracket" and "closing bracket" choose among three tokens, all others among the whole vocabulary.
+"""
+
+
+def _row(name: str, result: dict[str, Any]) -> str:
+    low, high = result["interval"]
+    return f"| {name} | {result['accuracy']:.3f} | {low:.3f} to {high:.3f} | {result['n']:,} | {result['chance']:.3f} |"

@@ -1,0 +1,97 @@
+"""What is trained: one recipe for every embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from openwork.errors import UnknownName
+from openwork.recipes.batches import Mix
+from openwork.zoo.attention_only import AttentionOnly, AttentionOnlyConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained.
+
+    Attributes:
+        name: of the embedded model.
+        network: makes the untrained network for a tokenizer.
+        mix: rows of a batch.
+        context: tokens in a row.
+        steps: length of the whole training.
+        learning_rate: peak of AdamW's learning rate.
+        warmup: steps of linear rise to it.
+        decay: steps of linear fall to a twentieth of it, at the end.
+        weight_decay: on matrices only.
+        dense_until: a training checkpoint is kept every `dense_every` steps up to here; 0 keeps none.
+        dense_every: see there.
+    """
+
+    name: str
+    network: Callable[[PreTrainedTokenizerFast], nn.Module]
+    mix: Mix
+    context: int
+    steps: int
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    decay: int = 2000
+    weight_decay: float = 0.05
+    dense_until: int = 0
+    dense_every: int = 25
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        rise = min(1.0, (step + 1) / self.warmup)
+        fall = min(1.0, max(0.0, (self.steps - step) / self.decay))
+        return self.learning_rate * rise * (0.05 + 0.95 * fall)
+
+
+def gpt2(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    """Four layers of GPT-2, width 192, six heads, context 256, tied embeddings, no dropout."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=256,
+            n_embd=192,
+            n_layer=4,
+            n_head=6,
+            # the same curve as GPT-2's own, in one fused call
+            activation_function="gelu_pytorch_tanh",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def attention_only(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    """Two attention layers, width 192, six heads, context 128."""
+    return AttentionOnly(AttentionOnlyConfig(vocabulary=len(tokenizer)))
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("py-4l", gpt2, Mix(code=12, repeats=3, invented=1), context=256, steps=7000),
+        Recipe("py-attn2", attention_only, Mix(code=12, repeats=4), context=128, steps=8000, dense_until=3000),
+        Recipe("py-attn2-unmixed", attention_only, Mix(code=16), context=128, steps=8000),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """Look a recipe up.
+
+    Raises:
+        UnknownName: if there is none of that name.
+    """
+    if name not in RECIPES:
+        raise UnknownName.among("recipe", name, RECIPES)
+    return RECIPES[name]

@@ -1,0 +1,109 @@
+"""From a finished run to the folder that ships."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GPT2LMHeadModel
+
+from openwork.errors import BadInput
+from openwork.recipes.card import as_text, make_card
+from openwork.recipes.catalogue import Recipe
+from openwork.recipes.corpus import Streams
+from openwork.recipes.state import CURVE, State, checkpoint_path, save_half
+from openwork.recipes.tokenizer import save_tokenizer
+from openwork.store.files import write_json, write_text
+from openwork.zoo.attention_only import AttentionOnly
+from openwork.zoo.embedded import ATTENTION_ONLY, CHECKPOINTS, MODEL
+
+SHIPPED_CHECKPOINTS = 12
+
+
+def export(recipe: Recipe, streams: Streams, state: State, run_folder: Path, to: Path, run: dict[str, Any]) -> None:
+    """Write weights in half precision, configuration, tokenizer, curve, checkpoints and card.
+
+    Args:
+        recipe: what was trained.
+        streams: its data.
+        state: the trained state.
+        run_folder: where the training kept its checkpoints.
+        to: the folder to write; replaced if it exists.
+        run: what the card says of the run, see `make_card`.
+    """
+    shutil.rmtree(to, ignore_errors=True)
+    save_half(state.network, to / MODEL)
+    write_config(state.network, to)
+    save_tokenizer(streams.tokenizer, to)
+    write_json(to / CURVE, state.curve)
+    steps = around_the_rise(state.curve, recipe) if recipe.dense_until else []
+    for step in steps:
+        place = to / CHECKPOINTS / f"step-{step}.safetensors"
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(checkpoint_path(run_folder, step), place)
+    card = make_card(recipe, streams, state, rounded(state.network), run, steps)
+    write_text(to / "README.md", as_text(card))
+    write_json(to / "card.json", card)
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """A copy of a network with its weights rounded to half precision, in float32: what a user will load."""
+    return copy.deepcopy(network).half().float().eval()
+
+
+def write_config(network: nn.Module, folder: Path) -> None:
+    """Write `config.json`, from which the network is built again.
+
+    Args:
+        network: one of the two kinds that recipes train.
+        folder: where.
+
+    Raises:
+        BadInput: if it is of another kind.
+    """
+    if isinstance(network, AttentionOnly):
+        write_json(folder / "config.json", {"model_type": ATTENTION_ONLY, **asdict(network.config)})
+    elif isinstance(network, GPT2LMHeadModel):
+        config = copy.deepcopy(network.config)
+        config.architectures = [type(network).__name__]
+        # the file is in half precision to be small; it is meant to be used in float32
+        config.dtype = torch.float32
+        config.save_pretrained(folder)
+    else:
+        raise BadInput(f"expected an AttentionOnly or a GPT2LMHeadModel, got a {type(network).__name__}")
+
+
+def around_the_rise(curve: list[dict[str, float]], recipe: Recipe, n: int = SHIPPED_CHECKPOINTS) -> list[int]:
+    """The kept steps that show induction being born: before, during and after.
+
+    Args:
+        curve: measured steps with their induction accuracy.
+        recipe: says which steps were kept.
+        n: how many steps to choose.
+
+    Returns:
+        The untrained network, n - 4 steps spread evenly over the rise from 2 % to 90 % of the highest accuracy
+        reached while checkpoints were kept, the last one before it at half that time, and two after it.
+
+    Raises:
+        BadInput: if fewer steps than that were kept.
+    """
+    kept = [r for r in curve if r["step"] <= recipe.dense_until and r["step"] % recipe.dense_every == 0]
+    top = max(r["induction"] for r in kept)
+    first = next(r["step"] for r in kept if r["induction"] >= 0.02 * top)
+    last = next(r["step"] for r in kept if r["induction"] >= 0.9 * top)
+    steps = [int(r["step"]) for r in kept]
+
+    def nearest(step: float) -> int:
+        return min(steps, key=lambda kept_step: abs(kept_step - step))
+
+    rise = [nearest(first + (last - first) * i / (n - 5)) for i in range(n - 4)]
+    chosen = sorted({0, nearest(first / 2), *rise, nearest((last + steps[-1]) / 2), steps[-1]})
+    if len(chosen) < n:
+        raise BadInput(f"expected {n} checkpoints around the rise of induction, found {len(chosen)}: keep them denser")
+    return chosen
