@@ -56,7 +56,7 @@ def test_kl_is_from_the_clean_run():
     assert metric.fn(LOGITS, ANSWER, WRONG).tolist() == pytest.approx([expected, 0.0], abs=1e-6)
     assert metric.unit == "nats"
     assert not metric.higher_is_better
-    with pytest.raises(BadInput, match="one shape"):
+    with pytest.raises(BadInput, match="same rows in the same order"):
         metric.fn(LOGITS[:1], ANSWER[:1], WRONG[:1])
 
 

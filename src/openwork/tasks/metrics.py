@@ -29,12 +29,16 @@ def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     Returns:
         A metric in nats, lower when closer to the clean run.
     """
-    return Metric(
-        "KL from the clean run",
-        "nats",
-        lambda logits, answer, wrong: metrics.kl_divergence(reference.to(logits), logits),
-        higher_is_better=False,
-    )
+
+    def divergence(logits: Tensor, answer: Tensor, wrong: Tensor) -> Tensor:
+        if logits.shape != reference.shape:
+            raise BadInput(
+                f"expected logits of shape {tuple(reference.shape)}, as the clean run gave; got {tuple(logits.shape)}: "
+                "measure the same rows in the same order"
+            )
+        return metrics.kl_divergence(reference.to(logits), logits)
+
+    return Metric("KL from the clean run", "nats", divergence, higher_is_better=False)
 
 
 def accuracy_among(candidates: Iterable[int]) -> Metric:
