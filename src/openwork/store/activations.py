@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from openwork.errors import BadInput, CorruptFile, OutputOccupied, UnknownName
 from openwork.store.cache import INDEX, CacheKey
 from openwork.store.files import read_json, write_json, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 _SHARD = re.compile(r"^\.?\d{6}\.safetensors(\..+\.partial)?$")
@@ -22,55 +22,59 @@ _SHARD = re.compile(r"^\.?\d{6}\.safetensors(\..+\.partial)?$")
 
 @dataclass
 class ActivationWriter:
-    """Writes what a run keeps, one shard a batch; use it as a context manager.
+    """Writes what a run keeps, one shard for each tensor that comes.
 
-    The folder becomes a store when the block ends without an exception. Until then it has no index, and no reader
-    opens it.
+    The folder becomes a store with `close`. Until then it has no index, and no reader opens it. As a context manager
+    it closes at the end of the block, and after an exception it takes its shards away.
 
     Args:
         folder: where to write; it may hold an unfinished store, which is replaced.
         axes: names of the axes of each site, kept with the tensors.
         key: what the values depend on, for a store that lies in the cache.
+
+    Raises:
+        OutputOccupied: if the folder holds a store or other files.
     """
 
     folder: Path
-    axes: Mapping[str, Sequence[str]]
+    axes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     key: CacheKey | None = None
-    shards: list[dict[str, Any]] = field(default_factory=list, init=False)
+    shards: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False)
 
-    def __enter__(self) -> ActivationWriter:
+    def __post_init__(self) -> None:
         self.folder = Path(self.folder)
         if (self.folder / INDEX).exists():
             raise OutputOccupied(f"{self.folder} already holds a store; delete it or choose another folder")
+        if self.folder.is_file():
+            raise OutputOccupied(f"expected a folder at {self.folder}; it is a file")
         foreign = sorted(path.name for path in self.folder.glob("*") if not _SHARD.match(path.name))
         if foreign:
             raise OutputOccupied(f"{self.folder} holds other files ({foreign[0]}); choose another folder")
-        self._discard()
-        return self
+        self.abort()
 
-    def append(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write one batch.
+    def append(self, site: str, tensor: Tensor) -> None:
+        """Write the next rows of a site.
 
         Args:
-            tensors: the tensor of every site, batch first, with as many rows each.
+            site: the site.
+            tensor: its value, batch first.
+        """
+        count = sum(map(len, self.shards.values()))
+        path = write_tensors(self.folder / f"{count:06d}.safetensors", {site: tensor})
+        shard = {"file": path.name, "rows": tensor.shape[0], "bytes": path.stat().st_size}
+        self.shards.setdefault(site, []).append(shard)
+
+    def close(self) -> None:
+        """Write the index: the store is whole.
 
         Raises:
-            BadInput: if a site is missing, unknown, or has another number of rows.
+            BadInput: if nothing came, or sites have different numbers of rows.
         """
-        if set(tensors) != set(self.axes):
-            raise BadInput(f"expected the sites {sorted(self.axes)} in every batch; got {sorted(tensors)}")
-        rows = {tensor.shape[0] for tensor in tensors.values()}
-        if len(rows) != 1:
-            raise BadInput(f"expected as many rows for every site; got {sorted(rows)}")
-        path = write_tensors(self.folder / f"{len(self.shards):06d}.safetensors", tensors)
-        self.shards.append({"file": path.name, "rows": rows.pop(), "bytes": path.stat().st_size})
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        if not self.shards:
-            raise BadInput(f"expected at least one batch before {self.folder} is closed; got none")
+        rows = {site: sum(shard["rows"] for shard in shards) for site, shards in self.shards.items()}
+        if not rows:
+            raise BadInput(f"expected at least one tensor before {self.folder} is closed; got none")
+        if len(set(rows.values())) > 1:
+            raise BadInput(f"expected as many rows of every site in {self.folder}; got {rows}")
         index = {
             "format": FORMAT,
             "axes": {site: list(names) for site, names in self.axes.items()},
@@ -79,11 +83,21 @@ class ActivationWriter:
         }
         write_json(self.folder / INDEX, index)
 
-    def _discard(self) -> None:
+    def abort(self) -> None:
+        """Take away the shards written so far, and nothing else."""
         for path in self.folder.glob("*"):
             if _SHARD.match(path.name):
                 path.unlink()
         self.shards.clear()
+
+    def __enter__(self) -> ActivationWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
 
 class ActivationReader:
@@ -104,22 +118,29 @@ class ActivationReader:
         if not isinstance(index, dict) or index.get("format") != FORMAT:
             raise CorruptFile(f"expected a store of format {FORMAT} in {folder}; its index is of another")
         self.axes: dict[str, tuple[str, ...]] = {site: tuple(names) for site, names in index["axes"].items()}
-        self.shards: list[dict[str, Any]] = index["shards"]
-        for shard in self.shards:
+        self.shards: dict[str, list[dict[str, Any]]] = index["shards"]
+        for shard in (shard for shards in self.shards.values() for shard in shards):
             path = self.folder / shard["file"]
             if not path.is_file() or path.stat().st_size != shard["bytes"]:
                 raise CorruptFile(f"expected {shard['bytes']} bytes in {path}; it is missing or cut short")
 
     @property
+    def sites(self) -> list[str]:
+        """The sites that are stored."""
+        return sorted(self.shards)
+
+    @property
     def n_rows(self) -> int:
-        """Rows of all shards."""
-        return sum(shard["rows"] for shard in self.shards)
+        """Rows of every site."""
+        return sum(shard["rows"] for shard in next(iter(self.shards.values())))
 
     def batches(self, site: str) -> Iterator[Tensor]:
-        """The tensor of a site, batch by batch, in the order written."""
-        if site not in self.axes:
-            raise UnknownName.among("stored site", site, self.axes)
-        for shard in self.shards:
+        """The value of a site, shard by shard, in the order written."""
+        from safetensors import SafetensorError, safe_open
+
+        if site not in self.shards:
+            raise UnknownName.among("stored site", site, self.shards)
+        for shard in self.shards[site]:
             path = self.folder / shard["file"]
             try:
                 with safe_open(path, framework="pt") as file:
