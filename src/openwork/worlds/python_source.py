@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -19,6 +19,7 @@ from openwork.worlds.python_labels import CharacterLabels, label_characters
 from openwork.worlds.reading import read_source
 
 
+@runtime_checkable
 class OffsetTokenizer(Protocol):
     """A tokenizer that says which characters each token came from (every fast tokenizer of transformers does)."""
 
