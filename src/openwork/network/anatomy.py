@@ -182,7 +182,7 @@ class Surveyor:
                     if path is not None and () in call.outputs:
                         value = call.outputs[()]
                         axes = hidden_axes(value, call)
-                        yield Found("final_norm", self._out(call, ()), value, axes, [Check("reads resid_post", 0, 0)])
+                        yield Found("final_norm", self._out(call, ()), value, axes, [Check("reads resid_post", 0.0, 0.0)])
                         break
         root = self.trace.root
         for path, value in root.outputs.items():
@@ -257,7 +257,7 @@ class Surveyor:
             return
         port = self._out(term.call, term.path, term.gain, term.flat)
         value = term.value * term.gain if term.gain != 1.0 else term.value
-        yield Found(f"{name}.out", port, value, axes, [Check(f"gain {term.gain:.4g}", 0, 0)])
+        yield Found(f"{name}.out", port, value, axes, [Check(f"gain {term.gain:.4g}", 0.0, 0.0)])
         yield from self._mid(block, term, port, axes)
 
     def _mid(self, block: Block, term: Contribution, port: ModulePort, axes: tuple[str, ...]) -> Iterator[Found]:
@@ -269,7 +269,7 @@ class Surveyor:
             if step.norm is not None and term is step.terms[-1] and step is not block.sums[-1]:
                 norm = step.norm
                 path = next(p for p, t in norm.outputs.items() if same(t, step.after))
-                yield Found(f"{block.name}.resid_mid", self._out(norm, path), step.after, axes, [Check("sum", 0, 0)])
+                yield Found(f"{block.name}.resid_mid", self._out(norm, path), step.after, axes, [Check("sum", 0.0, 0.0)])
             elif term is not step.terms[-1] and step.base_gain == 1.0 and same(step.base, block.call.inputs[block.pre]):
                 middle = step.base
                 for t in done:
@@ -279,7 +279,7 @@ class Surveyor:
                     t.shape == middle.shape and deviation(t, middle) <= 1e-6 for c in readers for t in c.inputs.values()
                 ):
                     mid = MidPort(self._in(block.call, block.pre), port)
-                    checks = [Check("read by the next sub-layer", 0, 0)]
+                    checks = [Check("read by the next sub-layer", 0.0, 0.0)]
                     yield Found(f"{block.name}.resid_mid", mid, middle, axes, checks)
 
     def _input(self, block: Block, layer: SubLayer) -> tuple[Call, Path] | None:
@@ -346,7 +346,7 @@ class Surveyor:
         checks = []
         projection = self._reader_of(z.flatten(2), attention)
         if projection is not None:
-            checks.append(Check("read by the output projection", 0, 0))
+            checks.append(Check("read by the output projection", 0.0, 0.0))
         weights = q.new_zeros(q.shape[0], q.shape[2], q.shape[1], k.shape[1])
         for part, value in (("q", q), ("k", k), ("v", v)):
             yield Found(f"{name}.{part}", replace(port, part=part), value, HEADS, [], "head")
@@ -405,7 +405,7 @@ class Surveyor:
                     shown = value.reshape(shape)
                     axes = ("batch", "position", "expert")
                     port = self._out(call, path, flat=flat)
-                    yield Found(f"{name}.router", port, shown, axes, [Check("one logit an expert", 0, 0)], "expert")
+                    yield Found(f"{name}.router", port, shown, axes, [Check("one logit an expert", 0.0, 0.0)], "expert")
                     return
 
 

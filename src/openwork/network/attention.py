@@ -9,8 +9,9 @@ softmax, matmul, are met by a function mode. Axes: q, k, v, z (batch, position, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -235,8 +236,8 @@ class FunctionTap(TorchFunctionMode):
     """Meets attention that modules compute themselves, by function mode.
 
     Args:
-        roles: module -> (the visits of its present call, what each intercepted function of one call of it is: ``sdpa``, ``scores`` (the
-            matmul of q and k), ``softmax`` or ``z`` (the matmul of pattern and v), by its ordinal).
+        roles: module -> (the visits of its present call; what each intercepted function of one call of it is, by its
+            ordinal: ``sdpa``, ``scores`` (the matmul of q and k), ``softmax`` or ``z`` (the matmul of pattern and v)).
     """
 
     def __init__(self, roles: dict[nn.Module, tuple[Callable[[], Visits], dict[int, str]]]):
@@ -248,8 +249,7 @@ class FunctionTap(TorchFunctionMode):
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Pre-hook: the functions that follow belong to `module`."""
         self.stack.append([module, -1])
-        first = next((leaf for _, leaf in leaves((args, kwargs))), None)
-        self.batch = first.shape[0] if first is not None and first.ndim else 1
+        self.batch = batch_of(module, [leaf for _, leaf in leaves((args, kwargs))])
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
         """Forward hook: back to the caller."""
@@ -260,7 +260,7 @@ class FunctionTap(TorchFunctionMode):
         if not self.stack or not is_attention_function(func):
             if func is F.multi_head_attention_forward and self.stack:
                 with self:  # its own matmul and softmax are what we want to meet
-                    return func(*args, **kwargs)
+                    return unfused_mha(*args, **kwargs)
             return func(*args, **kwargs)
         for frame in self.stack:
             frame[1] += 1
@@ -305,6 +305,22 @@ class FunctionTap(TorchFunctionMode):
         if part not in visits:
             return value
         return visits.heads_first(part, value.reshape(self.batch, -1, *value.shape[-2:])).reshape(value.shape)
+
+
+unfused_mha = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": lambda tensors: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
+"""`multi_head_attention_forward` without its first look for function modes, which would hand it to the mode again."""
+
+
+def batch_of(module: nn.Module, tensors: Iterable[Tensor]) -> int:
+    """The number of rows of a call of `module`, from its tensor arguments."""
+    first = next((t for t in tensors if t.ndim > 1), None)
+    if first is None:
+        return 1
+    return first.shape[1 if isinstance(module, nn.MultiheadAttention) and not module.batch_first else 0]
 
 
 def positional(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,19 +7,23 @@ outputs within it which, with a fitted scalar each, add up to the change of the 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from openwork.network.paths import Path
 from openwork.network.record import Call, Trace, same
 
 MAX_TERMS = 4
 """The largest number of tensors that are tried as one sum."""
+
+MAX_SUBSETS = 100_000
+"""The largest number of subsets of one size that are tried."""
 
 
 @dataclass(eq=False)
@@ -93,24 +97,6 @@ class Block:
         return f"{self.prefix}blocks.{self.index}"
 
 
-@dataclass(eq=False)
-class BlockList:
-    """Calls of the members of one module list."""
-
-    path: str
-    calls: list[Call]
-    ends: list[tuple[Path, Path]]
-
-    @property
-    def uniform(self) -> bool:
-        """Whether every member keeps the shape of the hidden state."""
-        return all(c.inputs[i].shape == c.outputs[o].shape for c, (i, o) in zip(self.calls, self.ends, strict=True))
-
-    def inside(self, other: BlockList) -> bool:
-        """Whether all its calls happen within calls of `other`."""
-        return self is not other and all(any(c is not d and c.within(d) for d in other.calls) for c in self.calls)
-
-
 def hidden_ends(call: Call) -> tuple[Path, Path] | None:
     """Where the hidden state enters and leaves a call, or None if it has none."""
     inputs = {p: t for p, t in call.inputs.items() if t.is_floating_point() and t.ndim >= 2}
@@ -125,59 +111,58 @@ def hidden_ends(call: Call) -> tuple[Path, Path] | None:
     return None
 
 
-def block_lists(trace: Trace) -> list[BlockList]:
-    """The module lists whose members map hidden state to hidden state, outermost ones that keep its shape."""
+def block_lists(trace: Trace) -> list[list[Block]]:
+    """The module lists whose members map hidden state to hidden state, as blocks without names.
+
+    Of lists within one another the outermost wins whose blocks can be explained as sums; a list of stages, which
+    change the shape, so gives way to the residual blocks in it. Without any sum, the outermost chains are taken.
+    """
     groups: dict[tuple[str, int], list[Call]] = defaultdict(list)
     for call in trace.calls:
         match = re.fullmatch(r"(.*?)\.?(\d+)", call.name)
         if match and call.end >= 0 and len(call.descendants()) >= 2:
             groups[match[1], id(call.parent)].append(call)
-    lists = []
+    lists: list[list[Block]] = []
     for (path, _), calls in groups.items():
-        ends = [hidden_ends(call) for call in calls]
-        found = [(c, e) for c, e in zip(calls, ends, strict=True) if e is not None]
-        if len(found) >= 2 and len(found) == len(calls) and _chained(found):
-            lists.append(BlockList(path, [c for c, _ in found], [e for _, e in found]))
-    single = not lists
-    for (path, _), calls in groups.items():
-        if single and len(calls) == 1 and (ends_ := hidden_ends(calls[0])) and _uses_list(trace, path):
-            lists.append(BlockList(path, calls, [ends_]))
-    stages = [x for x in lists if not x.uniform and any(y.inside(x) for y in lists)]
-    kept = [x for x in lists if not any(x is s for s in stages)]
-    return [x for x in kept if not any(x.inside(y) for y in kept)]
+        found = [_block(path, call) for call in calls]
+        blocks = [b for b in found if b is not None]
+        if len(blocks) < len(calls):
+            continue
+        for block, later in itertools.pairwise(blocks):
+            block.chained = same(block.call.outputs[block.post], later.call.inputs[later.pre])
+        links = [b.chained for b in blocks[:-1]]
+        if 2 * sum(map(bool, links)) >= len(links) or all(b.sums for b in blocks):
+            lists.append(blocks)
+    explained = [x for x in lists if any(b.sums for b in x)]
+    several = [x for x in explained if len(x) > 1] or [x for x in lists if len(x) > 1]
+    kept = several or explained
+    return [x for x in kept if not any(_inside(x, y) for y in kept)]
 
 
-def _uses_list(trace: Trace, path: str) -> bool:
-    return isinstance(trace.root.module.get_submodule(path), (nn.ModuleList, nn.Sequential)) if path else False
+def _block(path: str, call: Call) -> Block | None:
+    ends = hidden_ends(call)
+    if ends is None:
+        return None
+    pre, post = ends
+    block = Block(path, 0, call, pre, post)
+    block.sums, block.reason = explain(call, call.inputs[pre], call.outputs[post])
+    return block
 
 
-def _chained(found: list[tuple[Call, tuple[Path, Path]]]) -> bool:
-    """Whether a block reads what the one before returned, for at least one pair in two."""
-    links = [
-        same(a.outputs[ends[1]], b.inputs[later[0]])
-        for (a, ends), (b, later) in itertools.pairwise(found)
-    ]  # fmt: skip
-    return 2 * sum(links) >= len(links)
+def _inside(inner: list[Block], outer: list[Block]) -> bool:
+    """Whether all calls of one list happen within calls of the other."""
+    return inner is not outer and all(any(b.call is not o.call and b.call.within(o.call) for o in outer) for b in inner)
 
 
 def find_blocks(trace: Trace) -> list[Block]:
     """All blocks of the network, named and with the sums that lead from each one's input to its output."""
-    blocks: list[Block] = []
     lists = block_lists(trace)
     numbering: dict[str, int] = {}
-    prefixes = _prefixes(lists)
-    for block_list, prefix in zip(lists, prefixes, strict=True):
-        pairs = list(zip(block_list.calls, block_list.ends, strict=True))
-        for position, (call, (pre, post)) in enumerate(pairs):
-            index = numbering.get(prefix, 0)
-            numbering[prefix] = index + 1
-            block = Block(prefix, index, call, pre, post)
-            if position + 1 < len(pairs):
-                later, (later_pre, _) = pairs[position + 1]
-                block.chained = same(call.outputs[post], later.inputs[later_pre])
-            block.sums, block.reason = explain(call, call.inputs[pre], call.outputs[post])
-            blocks.append(block)
-    return blocks
+    for blocks, prefix in zip(lists, _prefixes([blocks[0].prefix for blocks in lists]), strict=True):
+        for block in blocks:
+            block.prefix, block.index = prefix, numbering.get(prefix, 0)
+            numbering[prefix] = block.index + 1
+    return [block for blocks in lists for block in blocks]
 
 
 _TOWERS = (
@@ -189,22 +174,19 @@ _TOWERS = (
 )
 
 
-def _prefixes(lists: list[BlockList]) -> list[str]:
-    """A prefix for each list, empty for the only list, and for the text tower beside others."""
-    if len({x.path for x in lists}) <= 1:
-        return [""] * len(lists)
-    towers = []
-    for block_list in lists:
-        path = block_list.path.lower()
-        towers.append(next((name for name, pattern in _TOWERS if re.search(pattern, path)), ""))
+def _prefixes(paths: list[str]) -> list[str]:
+    """A prefix for the list at each path: empty for the only list, and for the text tower beside others."""
+    stems = [re.sub(r"\.?\d+(?=\.|$)", "", path) for path in paths]  # stages of one network share their numbering
+    if len(set(stems)) <= 1:
+        return [""] * len(paths)
+    towers = [next((n for n, pattern in _TOWERS if re.search(pattern, path.lower())), "") for path in paths]
     if "decoder" not in towers or "" in towers:
         towers = ["" if t in ("encoder", "decoder") else t for t in towers]
     used: dict[str, str] = {}
     out = []
-    for block_list, tower in zip(lists, towers, strict=True):
-        stem = re.sub(r"\.?\d+(?=\.|$)", "", block_list.path)  # stages of one network share their numbering
+    for path, stem, tower in zip(paths, stems, towers, strict=True):
         if used.setdefault(tower, stem) != stem:
-            tower = (f"{tower}." if tower else "") + block_list.path.replace(".", "_")
+            tower = (f"{tower}." if tower else "") + path.replace(".", "_")
         out.append(f"{tower}." if tower else "")
     return out
 
@@ -321,20 +303,23 @@ def _subset(target: Tensor, options: list[Any], like: Tensor) -> tuple[list[Any]
     gram, moments, power = columns @ columns.T, columns @ target, target @ target
     if power == 0:
         return None
+    ridge = 1e-13 * gram.diagonal().mean() * torch.eye(MAX_TERMS, dtype=gram.dtype)
     for size in range(1, min(MAX_TERMS, len(options)) + 1):
-        for chosen in itertools.combinations(range(len(options)), size):
-            index = list(chosen)
-            gains = torch.linalg.lstsq(gram[index][:, index], moments[index].unsqueeze(1)).solution.squeeze(1)
-            if power - gains @ moments[index] > 4 * limit * power:  # cheap bound before the exact residual
+        if math.comb(len(options), size) > MAX_SUBSETS:
+            break
+        chosen = torch.combinations(torch.arange(len(options)), size)
+        systems = gram[chosen[:, :, None], chosen[:, None, :]] + ridge[:size, :size]
+        gains = torch.linalg.solve_ex(systems, moments[chosen].unsqueeze(-1)).result.squeeze(-1)
+        missing = power - (gains * moments[chosen]).sum(1)  # a cheap estimate before the exact residual
+        for number in torch.nonzero(missing <= 1e3 * limit**2 * power + 1e-9 * power).flatten().tolist():
+            index, factors = chosen[number].tolist(), gains[number]
+            factors = torch.where((factors - 1).abs() < max(limit, 1e-4), torch.ones_like(factors), factors)
+            if (factors.abs() < 1e-6).any():
                 continue
-            gains = torch.where((gains - 1).abs() < max(limit, 1e-4), torch.ones_like(gains), gains)
-            if (gains.abs() < 1e-6).any():
-                continue
-            error = (target - gains @ columns[index]).norm() / target.norm()
+            error = (target - factors @ columns[index]).norm() / target.norm()
             if error <= limit:
-                chosen_options = [options[i] for i in index]
-                terms = [replace(c, gain=float(g)) for c, g in zip(chosen_options, gains, strict=True)]
-                return terms, float(error)
+                pairs = zip(index, factors.tolist(), strict=True)
+                return [replace(options[i], gain=float(g)) for i, g in pairs], float(error)
     return None
 
 

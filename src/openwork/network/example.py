@@ -20,8 +20,9 @@ def vocabulary_of(module: nn.Module) -> int | None:
         size = getattr(config.get_text_config(), "vocab_size", None)
         if isinstance(size, int) and any(isinstance(m, nn.Embedding) for m in module.modules()):
             return size
+        return None
     embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
-    return embedding.num_embeddings if embedding is not None and config is None else None
+    return embedding.num_embeddings if embedding is not None else None
 
 
 def longest_of(module: nn.Module) -> int | None:
@@ -61,7 +62,7 @@ def guess(module: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
 
     config = getattr(module, "config", None)
     out: dict[str, Any] = {}
-    if vocabulary is not None and (main == "input_ids" or "input_ids" in parameters or config is None):
+    if vocabulary is not None and (main in ("input_ids", None) or "input_ids" in parameters):
         out["input_ids" if "input_ids" in parameters else str(first)] = ids()
     vision = getattr(config, "vision_config", config)
     if "pixel_values" in parameters and (main == "pixel_values" or getattr(config, "model_type", "") in _DUAL):

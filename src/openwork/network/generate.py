@@ -14,7 +14,6 @@ from openwork.errors import BadInput, EditMissed
 from openwork.network.apply import Ledger
 from openwork.network.certify import first_output
 from openwork.network.inputs import Prepared
-from openwork.network.layout import Layout
 from openwork.network.run import attach, make_plan, resolve_sources
 from openwork.network.session import Session
 

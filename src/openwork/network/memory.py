@@ -151,7 +151,7 @@ def _sink(
             collected.setdefault(name, []).append(value.detach().to("cpu", copy=True))
 
         return move, lambda done: {name: _stacked(name, parts) for name, parts in collected.items()}
-    from openwork.store import ActivationWriter
+    from openwork.store.activations import ActivationWriter
 
     writer = ActivationWriter(Path(to))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -60,8 +61,12 @@ class Network:
 
     @property
     def n_blocks(self) -> int:
-        """The number of blocks of the main tower."""
-        return len({s.split(".")[1] for s in self.sites if s.startswith("blocks.")})
+        """The number of blocks of the main tower: the text tower or decoder, or else the one that runs last."""
+        numbers = [re.match(r"(.*?)blocks\.(\d+)\.", name) for name in self.sites]
+        found = [(m[1], int(m[2])) for m in numbers if m]
+        towers = {prefix for prefix, _ in found}
+        main = next((p for p in ("", "decoder.") if p in towers), found[-1][0] if found else "")
+        return max((number + 1 for prefix, number in found if prefix == main), default=0)
 
     @property
     def device(self) -> torch.device:

@@ -21,7 +21,7 @@ from openwork.network.record import record
 from openwork.network.sites import SiteMap, module_sites
 
 
-def open(  # noqa: A001  (used as openwork.open)
+def open(
     model: str | Path | nn.Module,
     *,
     tokenizer: Any = None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from openwork.network.attention import SOFTMAX, is_attention_function, positional, registry
+from openwork.network.attention import SOFTMAX, batch_of, is_attention_function, positional, registry, unfused_mha
 from openwork.network.paths import Path, leaves
 from openwork.network.session import Session
 
@@ -174,7 +174,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
-                return func(*args, **kwargs)
+                return unfused_mha(*args, **kwargs)
         if not is_attention_function(func):
             return func(*args, **kwargs)
         for call in self.stack:
@@ -252,12 +252,12 @@ def _softmax_attentions(ops: list[_Op]) -> list[AttentionCall]:
         same = [o for o in ops if o.call is call and o.kind == "matmul"]
         before = [o for o in same if o.time < op.time and o.output.shape[-2:] == weights.shape[-2:]]
         after = [o for o in same if o.time > op.time and o.inputs[0].shape[-2:] == weights.shape[-2:]]
-        if not before or not after or position == len(ops) - 1:
+        batch = batch_of(call.module, call.inputs.values())
+        if not before or not after or position == len(ops) - 1 or weights.shape[:-2].numel() % batch:
             continue
         first, last = before[-1], after[0]
         record = AttentionCall("softmax", call.module, call, op.time)
         record.roles = {first.counts[call]: "scores", op.counts[call]: "softmax", last.counts[call]: "z"}
-        batch = next((leaf.shape[0] for leaf in call.inputs.values() if leaf.ndim > 1), 1)
 
         def heads(x: Tensor, batch: int = batch) -> Tensor:
             return x.reshape(batch, -1, *x.shape[-2:])
