@@ -51,12 +51,14 @@ class PlantedInduction(nn.Module):
         seed: of codes and of noise.
     """
 
-    def __init__(self, vocabulary: int, plant: Plant = Plant(), context: int = 96, seed: int = 0):  # noqa: B008
+    def __init__(self, vocabulary: int, plant: Plant = Plant(), context: int = 96, seed: int = 0):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.tokens = nn.Embedding(vocabulary, 4 * SPACE)
         self.places = nn.Embedding(context, 4 * SPACE)
-        self.blocks = nn.ModuleList(_Block(plant, generator) for _ in range(2))
+        blocks = [_Block(plant, generator) for _ in range(2)]
+        attention = [block.attn for block in blocks]
+        self.blocks = nn.ModuleList(blocks)
         self.unembed = nn.Linear(4 * SPACE, vocabulary, bias=False)
         code = F.normalize(torch.randn(vocabulary, SPACE, generator=generator), dim=-1)
         pace = torch.rand(SPACE // 2, generator=generator) * torch.pi
@@ -71,7 +73,7 @@ class PlantedInduction(nn.Module):
                 for head, share in zip(heads, shares / shares.sum(), strict=True):
                     back = _turn(pace) if block == 0 else torch.eye(SPACE)
                     query, key = (PLACE, PLACE) if block == 0 else (TOKEN, BEFORE)
-                    self.blocks[block].attn.plant(head, query, key, back, read, write, float(share))
+                    attention[block].plant(head, query, key, back, read, write, float(share))
 
     def forward(self, input_ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocabulary"]:
         """Logits of the next token."""

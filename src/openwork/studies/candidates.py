@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ class Hypothesis:
     nodes: Circuit
 
 
-def propose(table: EffectTable, clusters: dict[str, Iterable[Component]], most: int) -> list[Hypothesis]:
+def propose(table: EffectTable, clusters: Mapping[str, Iterable[Component]], most: int) -> list[Hypothesis]:
     """Nested sets of the strongest components by each measure of effect, and the clusters with significant members.
 
     Only components with a significant positive effect are proposed: where nothing has an effect there is no candidate.

@@ -169,12 +169,12 @@ def _unit_effects(meter: Meter, groups: Sequence[Sequence[Site]], means: dict[st
 def _record(
     of: str,
     by: str,
-    names: Sequence[str],
+    names: list[str],
     matrix: np.ndarray,
     grouping: Grouping,
     settings: StudySettings,
     effects: Sequence[float],
-    words: Sequence[str] | None,
+    words: list[str] | None,
 ) -> Clustering:
     clusters = []
     for k, members in enumerate(_members(grouping)):
@@ -217,7 +217,7 @@ def _record(
     )
 
 
-def _peaks(activity: np.ndarray, words: Sequence[str]) -> list[str]:
+def _peaks(activity: np.ndarray, words: list[str]) -> list[str]:
     """Different tokens at which the members are most active together."""
     scale = activity.std(1, keepdims=True)
     together = ((activity - activity.mean(1, keepdims=True)) / np.where(scale > 0, scale, 1)).mean(0)

@@ -119,7 +119,7 @@ def measure(
     """
     sign = 1.0 if meter.metric.higher_is_better else -1.0
     clean, corrupted, same = sign * meter.measure([Cell(), Cell(base="corrupted"), Cell(patch(components, "clean"))])
-    bases = {"clean": clean, "corrupted": corrupted}
+    bases: dict[Base, np.ndarray] = {"clean": clean, "corrupted": corrupted}
     cells = [Cell(set_to([c], means)) for c in components]
     cells += [Cell(patch([c], "corrupted")) for c in components]
     cells += [Cell(patch([c], "clean"), "corrupted") for c in components]
@@ -207,8 +207,8 @@ def _residual(
     p = p_values(table)
     q = q_values(p)
     out = []
-    for i, (layer, name, method, own, beside) in enumerate(table_rows):
-        controls: list[Control] = [control(kind, values, own, seed) for kind, values in beside]
+    for i, (layer, name, method, own, others) in enumerate(table_rows):
+        controls: list[Control] = [control(kind, values, own, seed) for kind, values in others]
         out.append(
             PositionEffect(
                 site=sites[layer],

@@ -169,8 +169,10 @@ class Cluster(Record):
     p_value: float
     stability: float
     interesting: bool
-    effect: float | None = Field(None, description="summed effect of the members on the find split, where measured")
-    tokens: list[str] = Field([], description="the tokens on which the members are most active together")
+    effect: float | None = Field(
+        default=None, description="summed effect of the members on the find split, where measured"
+    )
+    tokens: list[str] = Field(default=[], description="the tokens on which the members are most active together")
 
 
 class Clustering(Record):
@@ -374,7 +376,7 @@ class Study(Record):
     validation: Validation | None = None
     roles: Roles | None = None
     side_effects: SideEffects | None = None
-    arrays: dict[str, str] = Field({}, description="name in arrays.npz -> axes and meaning")
+    arrays: dict[str, str] = Field(default={}, description="name in arrays.npz -> axes and meaning")
     timestamps: Timestamps
 
     @property

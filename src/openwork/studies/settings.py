@@ -18,6 +18,8 @@ class StudySettings:
         alpha: false-discovery rate of the effects, and level of the paired test against the rival.
         random_circuits: random circuits of the same size and layer profile.
         random_p: p-value against them that "supported" needs.
+        random_margin: a random circuit does as well as the circuit when its faithfulness comes this close: differences
+            that are real but too small to matter support nothing.
         ablation: what components outside a circuit carry: the corrupted run's values, or their mean over it.
         find_faithfulness: faithfulness on the find split at which a candidate is large enough.
         least_faithfulness: what the lower end of the held-out interval has to exceed.
@@ -37,7 +39,8 @@ class StudySettings:
     alpha: float = 0.05
     random_circuits: int = 500
     random_p: float = 0.01
-    ablation: Literal["corrupted", "mean"] = "corrupted"
+    random_margin: float = 0.1
+    ablation: Literal["corrupted", "mean"] = "mean"
     find_faithfulness: float = 0.8
     least_faithfulness: float = 0.5
     largest_share: float = 0.5

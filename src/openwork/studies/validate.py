@@ -77,7 +77,8 @@ def validate(
 ) -> tuple[Validation, dict[str, np.ndarray]]:
     """Judge a circuit on the held-out split.
 
-    The rival to beat is the one that does best on the find split, so that no choice is made on held-out examples.
+    A random circuit does as well when its faithfulness comes within `random_margin` of the circuit's. The rival to beat
+    is the one that does best on the find split, so that no choice is made on held-out examples.
 
     Args:
         name: of the circuit.
@@ -85,7 +86,7 @@ def validate(
         find: judge on the find split.
         held_out: judge on the held-out split.
         hypotheses: rivals, by name.
-        settings: `random_circuits`, `random_p`, `least_faithfulness`, `ablation`.
+        settings: `random_circuits`, `random_p`, `random_margin`, `least_faithfulness`, `ablation`.
         seed: of the random circuits and the intervals.
         tick: told the share that is done.
 
@@ -104,8 +105,8 @@ def validate(
         own,
         criteria,
         "held-out",
-        controls=random_values.mean(1),
-        control_kind=CONTROL,
+        controls=random_values.mean(1) + settings.random_margin,
+        control_kind=f"{CONTROL}, given {settings.random_margin:g} in advance,",
         rivals={best: rival_values[names.index(best)]} if best is not None else None,
         seed=seed,
     )
@@ -121,9 +122,9 @@ def validate(
         completeness=estimate(complete, seed),
         random=Control(
             name=CONTROL,
-            value=measured.control.mean,
-            low=measured.control.low,
-            high=measured.control.high,
+            value=float(random_values.mean()),
+            low=measured.control.low - settings.random_margin,
+            high=measured.control.high - settings.random_margin,
             n=measured.control.n,
             p_value=measured.control.p_value,
         ),
