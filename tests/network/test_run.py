@@ -135,7 +135,9 @@ def test_norm_scale_is_the_divisor_and_writing_it_replaces_the_divisor(
 
 def test_kept_indices_are_slices_of_the_whole(gpt2: Network) -> None:
     ids = token_ids()
-    run = gpt2.run(ids, keep=["blocks.1.attn.z", "blocks.1.attn.z[2]", "blocks.1.attn.z[0,3]", "blocks.2.mlp.hidden[5]"])
+    run = gpt2.run(
+        ids, keep=["blocks.1.attn.z", "blocks.1.attn.z[2]", "blocks.1.attn.z[0,3]", "blocks.2.mlp.hidden[5]"]
+    )
     whole = run["blocks.1.attn.z"]
     assert torch.equal(run["blocks.1.attn.z[2]"], whole[:, :, [2]])
     assert torch.equal(run["blocks.1.attn.z[0,3]"], whole[:, :, [0, 3]])

@@ -51,7 +51,12 @@ def llama(**more: Any) -> nn.Module:
 
 
 def granite() -> nn.Module:
-    more = {"residual_multiplier": 0.22, "attention_multiplier": 0.3, "embedding_multiplier": 3.0, "logits_scaling": 2.0}
+    more = {
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.3,
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 2.0,
+    }
     return hf.GraniteForCausalLM(hf.GraniteConfig(**_llama_like(**more)))
 
 
@@ -101,7 +106,9 @@ def vit() -> nn.Module:
 
 
 def attention_only() -> nn.Module:
-    return AttentionOnly(AttentionOnlyConfig(vocabulary=VOCABULARY, width=WIDTH, heads=HEADS, layers=2, context=CONTEXT))
+    return AttentionOnly(
+        AttentionOnlyConfig(vocabulary=VOCABULARY, width=WIDTH, heads=HEADS, layers=2, context=CONTEXT)
+    )
 
 
 class Encoder(nn.Module):
