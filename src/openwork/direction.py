@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from openwork.edit import Add, Array, Project, SwapAlong
 from openwork.errors import BadInput
@@ -14,13 +15,13 @@ class Direction:
     """A vector (channel,) or subspace (count, channel) at a site.
 
     Args:
-        site: where it lives.
-        array: its elements.
+        site: a `Site`: where it lives.
+        array: an `Array`: its elements.
         origin: how it was found.
     """
 
-    site: Site
-    array: Array
+    site: Any
+    array: Any
     origin: str = ""
 
     def __post_init__(self) -> None:

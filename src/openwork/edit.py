@@ -70,13 +70,15 @@ class Array:
 class Edit:
     """One intervention at a site. Edits at one site apply in the order given.
 
+    Fields annotated `Any` are given in any readable form and held as the noun that the description names.
+
     Args:
-        site: the site or pattern; an index selects heads, units or channels.
-        where: positions, a token group, or a `Where`; None for everywhere.
+        site: a `Site`, from a site or pattern; an index selects heads, units or channels.
+        where: a `Where`, from positions or a token group; None for everywhere.
     """
 
-    site: Site
-    where: Where = Where()
+    site: Any
+    where: Any = Where()
     serialisable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ class Patch(Edit):
     """
 
     source: str = "clean"
-    source_where: Where | None = None
+    source_where: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,7 +159,7 @@ class Ablate(Edit):
 class Set(Edit):
     """Write a constant: a number, or an array that broadcasts against the selected part."""
 
-    value: Array = Array((), b"\0\0\0\0")
+    value: Any = Array((), b"\0\0\0\0")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,7 +170,7 @@ class Set(Edit):
 class Add(Edit):
     """Add ``scale * vector``; the vector broadcasts against the selected part."""
 
-    vector: Array = Array((), b"\0\0\0\0")
+    vector: Any = Array((), b"\0\0\0\0")
     scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -192,7 +194,7 @@ class Project(Edit):
         keep: keep only the subspace instead of removing it.
     """
 
-    directions: Array = Array((), b"\0\0\0\0")
+    directions: Any = Array((), b"\0\0\0\0")
     keep: bool = False
 
     def __post_init__(self) -> None:
@@ -207,7 +209,7 @@ class SwapAlong(Edit):
     Source: interchange intervention in a subspace, h' = h + P (h_source - h) with P the projection on the directions.
     """
 
-    directions: Array = Array((), b"\0\0\0\0")
+    directions: Any = Array((), b"\0\0\0\0")
     source: str = "clean"
 
     def __post_init__(self) -> None:
@@ -227,7 +229,7 @@ class KnockOut(Edit):
         keys: the keys.
     """
 
-    keys: Where = Where()
+    keys: Any = Where()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -246,7 +248,7 @@ class Substitute(Edit):
     """
 
     by: str = ""
-    reads: Site | None = None
+    reads: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

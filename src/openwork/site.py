@@ -89,17 +89,17 @@ class Where:
     Positions count the *real* tokens of a row: 0 is its first token whatever the padding, -1 its last.
 
     Args:
-        positions: positions, or None for all of them.
+        positions: a position or several, held as a tuple; None for all of them.
         group: the name of a token group of the inputs (``"last"``, ``"first"`` always exist), instead of positions.
-        rows: rows of the batch, or None for all of them.
-        steps: decoding steps at which it holds (0 is the prefill), or None for every step.
+        rows: rows of the batch, likewise.
+        steps: decoding steps at which it holds (0 is the prefill), likewise.
         since: it holds from this decoding step on.
     """
 
-    positions: tuple[int, ...] | None = None
+    positions: Any = None
     group: str | None = None
-    rows: tuple[int, ...] | None = None
-    steps: tuple[int, ...] | None = None
+    rows: Any = None
+    steps: Any = None
     since: int = 0
 
     def __post_init__(self) -> None:

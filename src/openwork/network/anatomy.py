@@ -182,7 +182,9 @@ class Surveyor:
                     if path is not None and () in call.outputs:
                         value = call.outputs[()]
                         axes = hidden_axes(value, call)
-                        yield Found("final_norm", self._out(call, ()), value, axes, [Check("reads resid_post", 0.0, 0.0)])
+                        yield Found(
+                            "final_norm", self._out(call, ()), value, axes, [Check("reads resid_post", 0.0, 0.0)]
+                        )
                         break
         root = self.trace.root
         for path, value in root.outputs.items():
@@ -269,7 +271,9 @@ class Surveyor:
             if step.norm is not None and term is step.terms[-1] and step is not block.sums[-1]:
                 norm = step.norm
                 path = next(p for p, t in norm.outputs.items() if same(t, step.after))
-                yield Found(f"{block.name}.resid_mid", self._out(norm, path), step.after, axes, [Check("sum", 0.0, 0.0)])
+                yield Found(
+                    f"{block.name}.resid_mid", self._out(norm, path), step.after, axes, [Check("sum", 0.0, 0.0)]
+                )
             elif term is not step.terms[-1] and step.base_gain == 1.0 and same(step.base, block.call.inputs[block.pre]):
                 middle = step.base
                 for t in done:

@@ -8,9 +8,11 @@ softmax, matmul, are met by a function mode. Axes: q, k, v, z (batch, position, 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
@@ -30,11 +32,17 @@ PARTS = ("q", "k", "v", "scores", "pattern", "z")
 
 
 class Visits(dict[str, Visit]):
-    """The visits of one attention module, by part; `written` names the parts whose visits may replace the value."""
+    """The visits of one attention module, by part; `written` names the parts whose visits may replace the value.
 
-    def __init__(self) -> None:
+    Args:
+        direct: whether ``softmax(scaling * q @ k + mask)`` was certified to be this module's pattern, so that reading
+            it needs no run of the eager function.
+    """
+
+    def __init__(self, direct: bool = False) -> None:
         super().__init__()
         self.written: set[str] = set()
+        self.direct = direct
 
     @property
     def eager(self) -> bool:
@@ -125,17 +133,21 @@ def registry_handler(choose: Callable[[], Visits]) -> Handler:
         key = visits.heads_first("k", key)
         value = visits.heads_first("v", value)
 
-        def by_eager() -> tuple[Tensor, Any]:
+        def by_eager(done: _Seen | None = None) -> tuple[Tensor, Any]:
             mask = additive_mask(attention_mask, module, query, key, kwargs.get("is_causal"), implementation)
-            with WeightTap(visits, key.shape[-2], query.dtype):
+            with WeightTap(visits, key.shape[-2], query.dtype, done):
                 return eager(module, query, key, value, mask, *args, **kwargs)
 
         if visits.eager:
             z, weights = by_eager()
         else:
             z, weights = kernel(module, query, key, value, attention_mask, *args, **kwargs)
-            if visits.weights:
-                by_eager()
+            if visits.weights and visits.direct:
+                mask = additive_mask(attention_mask, module, query, key, kwargs.get("is_causal"), implementation)
+                direct_weights(visits, query, key, mask, kwargs.get("scaling"))
+            elif visits.weights:
+                with contextlib.suppress(_Seen):
+                    by_eager(_Seen())
         return visits.heads_last("z", z), weights
 
     return handle
@@ -145,17 +157,50 @@ class WeightTap(TorchFunctionMode):
     """Shows the scores (softmax input) and the pattern (softmax output) of the one softmax inside an eager function.
 
     Attention sinks are further columns behind the `keys` first; visits never see them.
+
+    Args:
+        done: raised once the pattern was seen, where nobody needs what follows.
     """
 
-    def __init__(self, visits: Visits, keys: int, dtype: torch.dtype):
+    def __init__(self, visits: Visits, keys: int, dtype: torch.dtype, done: _Seen | None):
         super().__init__()
-        self.visits, self.keys, self.dtype = visits, keys, dtype
+        self.visits, self.keys, self.dtype, self.done = visits, keys, dtype, done
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func not in SOFTMAX or args[0].shape[-1] < self.keys:
             return func(*args, **kwargs)
-        return visit_softmax(self.visits, self.keys, self.dtype, func, args, kwargs)
+        pattern = visit_softmax(self.visits, self.keys, self.dtype, func, args, kwargs)
+        if self.done is not None:
+            raise self.done
+        return pattern
+
+
+class _Seen(Exception):
+    """Ends an eager function that was run for its weights alone."""
+
+
+def direct_weights(visits: Visits, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
+    """Show scores and pattern computed from q and k, without the sum over values that eager functions end with.
+
+    Source: Vaswani et al. 2017, equation 1, with the mask added to the scores.
+    """
+    if key.shape[1] != query.shape[1]:
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(-1, -2))
+    if mask is not None:
+        scores = scores + mask
+    if "scores" in visits:
+        visits["scores"](scores)
+    if "pattern" in visits:
+        visits["pattern"](torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype))
+
+
+@lru_cache(maxsize=4)
+def causal_mask(queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zero on and below the diagonal, the lowest number above it: (1, 1, query, key)."""
+    low = torch.finfo(dtype).min
+    return torch.full((queries, keys), low, dtype=dtype, device=device).triu(1)[None, None]
 
 
 def visit_softmax(visits: Visits, keys: int, dtype: torch.dtype, func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -196,7 +241,7 @@ def additive_mask(
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         if implementation == "eager" or not causal or query.shape[-2] == 1:
             return None
-        mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()[None, None]
+        return causal_mask(query.shape[-2], key.shape[-2], query.dtype, query.device)
     if mask.dtype == torch.bool:
         low = torch.finfo(query.dtype).min
         mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, low)

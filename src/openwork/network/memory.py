@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +113,7 @@ def run_in_chunks(
     try:
         for first in range(0, rows, step):
             part = prepared if step == rows else net.preparer.prepare(_rows(inputs, first, min(first + step, rows)))
-            plan = make_plan(net, keep, edits, until, grads=False)
-            plan.sink = sink
+            plan = replace(make_plan(net, keep, edits, until, grads=False), sink=sink)
             runs.append(execute(net, part, plan, resolve_sources(net, plan, part, sources), surrogates))
     except BaseException:
         close(False)

@@ -15,7 +15,7 @@ from openwork.network.anatomy import SiteInfo
 from openwork.network.generate import Generation, generate
 from openwork.network.inputs import Preparer
 from openwork.network.memory import MemoryPlan, Sink, memory_plan, run_in_chunks
-from openwork.network.run import Run, execute, make_plan, resolve_sources
+from openwork.network.run import Plan, Run, execute, make_plan, resolve_sources
 from openwork.network.session import Session
 from openwork.network.sites import SiteMap
 from openwork.site import Site
@@ -46,6 +46,8 @@ class Network:
     ):
         self.module, self.root, self.name, self.tokenizer = module, root, name, tokenizer
         self.map, self.preparer, self.example = map, preparer, example
+        self.plans: dict[Any, Plan] = {}
+        self._modules = list(root.modules())
 
     # -- the map --
 
@@ -178,7 +180,7 @@ class Network:
             session.enter(torch.compiler.set_stance("force_eager"))
 
     def _compiled(self) -> bool:
-        return self.root is not self.module or any(m._compiled_call_impl is not None for m in self.root.modules())
+        return self.root is not self.module or any(m._compiled_call_impl is not None for m in self._modules)
 
     def __repr__(self) -> str:
         inert = sum(s.status == "inert" for s in self.sites.values())

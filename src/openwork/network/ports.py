@@ -197,8 +197,10 @@ def norm_scale(value: Tensor, centred: bool, eps: float) -> Tensor:
     """The divisor of LayerNorm (`centred`) or RMSNorm over the last axis, in float32."""
     value = value.float()
     if centred:
-        value = value - value.mean(-1, keepdim=True)
-    return (value.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+        power = torch.var(value, -1, correction=0, keepdim=True)
+    else:
+        power = torch.linalg.vector_norm(value, dim=-1, keepdim=True).square() / value.shape[-1]
+    return (power + eps).sqrt()
 
 
 @dataclass(eq=False, frozen=True)
@@ -211,6 +213,7 @@ class AttentionPort(Port):
         route: ``registry``, ``sdpa`` or ``softmax``.
         roles: see `FunctionTap`.
         ordinal: as in `ModulePort`.
+        direct: see `Visits`.
     """
 
     module: nn.Module
@@ -218,6 +221,7 @@ class AttentionPort(Port):
     route: str
     roles: tuple[tuple[int, str], ...] = ()
     ordinal: int | None = None
+    direct: bool = False
 
     def attach(self, session: Session, visit: Visit, writes: bool) -> None:
         taps = session.once(AttentionTaps, lambda: AttentionTaps(session))
@@ -242,7 +246,9 @@ class AttentionTaps:
         if module not in self.by_call:
             self.by_call[module] = {}
             self._route(port, self._chooser(module, port.ordinal is not None))
-        return self.by_call[module].setdefault(port.ordinal, Visits())
+        visits = self.by_call[module].setdefault(port.ordinal, Visits())
+        visits.direct |= port.direct
+        return visits
 
     def _chooser(self, module: nn.Module, repeated: bool) -> Callable[[], Visits]:
         """Which visits hold for the module's present call."""

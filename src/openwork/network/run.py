@@ -102,6 +102,7 @@ class Plan:
         until: base name of the site to stop at.
         grads: whether kept tensors take part in a graph.
         sink: where kept values go; None to hold them.
+        order: base names of all sites touched, in order of execution.
     """
 
     keep: dict[str, list[Site]]
@@ -109,6 +110,8 @@ class Plan:
     until: str | None = None
     grads: bool = False
     sink: Callable[[str, Tensor], Tensor | None] | None = None
+    order: list[str] = field(default_factory=list)
+    axes_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def sites(self) -> set[str]:
@@ -116,9 +119,27 @@ class Plan:
         reads = {e.reads.path for es in self.edits.values() for e in es if isinstance(e, Substitute) and e.reads}
         return {*self.keep, *self.edits, *reads, *([self.until] if self.until else [])}
 
+    def axes(self, net: Network) -> dict[str, tuple[str, ...]]:
+        """The axes of every kept site."""
+        if not self.axes_of:
+            self.axes_of = {str(s): net.map.info(n).axes for n, sites in self.keep.items() for s in sites}
+        return self.axes_of
+
 
 def make_plan(net: Network, keep: Any, edits: Any, until: Any, grads: bool) -> Plan:
-    """Resolve patterns and check everything that can be checked before running."""
+    """Resolve patterns and check everything that can be checked before running.
+
+    What only keeps is resolved once and remembered.
+    """
+    if not edits and until is None:
+        wanted = (keep,) if isinstance(keep, (str, Site)) else tuple(keep)
+        if (wanted, grads) not in net.plans:
+            net.plans[wanted, grads] = _resolved(net, wanted, (), None, grads)
+        return net.plans[wanted, grads]
+    return _resolved(net, keep, edits, until, grads)
+
+
+def _resolved(net: Network, keep: Any, edits: Any, until: Any, grads: bool) -> Plan:
     keeps: dict[str, list[Site]] = {}
     for pattern in [keep] if isinstance(keep, (str, Site)) else keep:
         for site in net.map.resolve(pattern):
@@ -132,7 +153,9 @@ def make_plan(net: Network, keep: Any, edits: Any, until: Any, grads: bool) -> P
     stop = None
     if until is not None:
         stop = net.map.resolve(until)[-1].path
-    return Plan(keeps, written, stop, grads)
+    plan = Plan(keeps, written, stop, grads)
+    plan.order = sorted(plan.sites, key=net.map.order)
+    return plan
 
 
 def _at(edit: Edit, site: Site) -> Edit:
@@ -154,7 +177,7 @@ def attach(
     ledgers: list[Ledger] = []
     reads: dict[str, Tensor] = {}
     read_by = {e.reads.path for es in plan.edits.values() for e in es if isinstance(e, Substitute) and e.reads}
-    for name in sorted(plan.sites, key=net.map.order):
+    for name in plan.order:
         info = net.map.info(name)
         edits = plan.edits.get(name, [])
         visit: Visit | None = None
@@ -222,21 +245,19 @@ def execute(
     metric: Callable[[Run], Tensor] | None = None,
 ) -> Run:
     """Run the module once under a plan."""
-    if not plan.sites:
+    if not plan.order:
         with torch.no_grad():
             return Run(net.module(**prepared.kwargs), {}, prepared.layout)
     values: dict[str, Tensor] = {}
     with torch.set_grad_enabled(plan.grads), Session(net.root, prepared.layout.rows) as session:
-        session.count_steps()
+        if plan.edits:
+            session.count_steps()
         net.prepare_session(session)
         ledgers = attach(net, session, plan, prepared.layout, values, sources, surrogates)
         output = None
         with contextlib.suppress(Stop):
             output = net.module(**prepared.kwargs)
-        run = Run(output, values, prepared.layout, ledgers)
-        for name, sites in plan.keep.items():
-            axes = net.map.info(name).axes
-            run.axes_of.update({str(site): axes for site in sites})
+        run = Run(output, values, prepared.layout, ledgers, axes_of=plan.axes(net))
         check_fired(plan, run, net)
         if metric is not None:
             _backward(net, plan, run, metric)
@@ -258,10 +279,9 @@ def check_fired(plan: Plan, run: Run, net: Network) -> None:
     if plan.sink is not None:
         return
     for name, sites in plan.keep.items():
-        if plan.grads:
-            missing = [] if name in run.values else sites
-        else:
-            missing = [s for s in sites if str(s) not in run.values]
+        if name in run.values:
+            continue
+        missing = sites if plan.grads else [s for s in sites if str(s) not in run.values]
         if missing:
             why = f"the run stopped at {plan.until}" if plan.until else "this input does not go through it"
             raise EditMissed(f"the kept site {missing[0]} never fired: {why}")

@@ -30,6 +30,7 @@ class Session:
         self._closers: list[Any] = []
         self._outputs: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._calls: dict[nn.Module, int] = {}
+        self._counting = False
         self._shared: dict[Any, Any] = {}
 
     def __enter__(self) -> Session:
@@ -65,6 +66,9 @@ class Session:
 
     def count_steps(self) -> None:
         """Number the calls of the root: 0 is the prefill."""
+        if self._counting:
+            return
+        self._counting = True
 
         def begin(module: nn.Module, args: Any, kwargs: Any) -> None:
             self.step += 1
@@ -75,6 +79,7 @@ class Session:
 
     def count_calls(self, module: nn.Module) -> None:
         """Number the calls of a module that runs several times in one forward pass."""
+        self.count_steps()
         if module in self._calls:
             return
         self._calls[module] = -1
