@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from openwork.errors import BadInput
 from openwork.tasks.examples import LEAST
-from openwork.tasks.induction import AFTER, GAP, LONGEST, PLACE, SHORTEST, USUAL, induction, repeats
+from openwork.tasks.induction import AFTER, GAP, LONGEST, PLACE, SHORTEST, USUAL, USUAL_AFTER_TWO, induction, repeats
 from openwork.tasks.source import BLOCK
 
 N = 40
@@ -75,6 +76,21 @@ def test_bigrams_of_the_rest_of_the_source_do_not_give_the_answer_away(task, str
         times = firsts[ids[-1]] - sum(n for (a, _), n in inside.items() if a == ids[-1])
         assert times > 0
         assert (pairs[ids[-1], answer] - inside[ids[-1], answer]) / times <= USUAL
+
+
+def test_without_the_prompt_the_wrong_answer_is_as_likely_as_the_right_one(task, streams):
+    """A guesser that knows nothing but how often tokens stand in the source prefers neither."""
+    counts = Counter(token for s in streams.values() for token in s)
+    pairs = Counter(pair for s in streams.values() for pair in pairwise(s))
+    frequent, followed = [], []
+    for ids, answer, wrong in zip(task.clean.ids, task.answer, task.wrong, strict=True):
+        inside = Counter(pairwise((*ids[1:], answer)))
+        frequent.append(math.log(counts[answer] / counts[wrong]))
+        followed.append((pairs[ids[-1], answer] - inside[ids[-1], answer], pairs[ids[-1], wrong]))
+    assert abs(sum(frequent) / N) < 0.45
+    right, other = map(sum, zip(*followed, strict=True))
+    assert other >= 0.45 * right > 0
+    assert task.chance == USUAL_AFTER_TWO
 
 
 def test_no_pair_is_asked_twice_and_no_file_is_on_both_sides(task, streams):

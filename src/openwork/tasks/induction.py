@@ -6,6 +6,7 @@ Source: Olsson et al. 2022, In-context Learning and Induction Heads (the behavio
 from __future__ import annotations
 
 import keyword
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ GAP = 4
 USUAL = 0.05
 """A continuation with a larger share than this, in the source outside the prompt, is one the bigram gives away."""
 USUAL_AFTER_TWO = 0.2
-"""The same for the last two tokens of the prompt, where they stand anywhere else."""
+"""The same for the last two tokens of the prompt, where they stand anywhere else; the chance level of the task."""
+RIVALS = 5
+"""The wrong answer is one of so many names that are most like the answer to anybody who has not read the prompt."""
 PLACE, AFTER = "previous occurrence", "after previous occurrence"
 
 
@@ -62,6 +65,20 @@ class _Statistics:
             return True
         return self._outside(text, (*text[-3:-1], token))[1] > USUAL_AFTER_TWO
 
+    def most_alike(self, tokens: list[int], text: tuple[int, ...]) -> list[int]:
+        """The tokens, none of which stands in the text, ordered by how like its last token they are outside it.
+
+        First by how often they follow the token before it, then by how often they stand anywhere.
+        """
+        *_, first, answer = text
+        after = self.counts[1][first, answer] - sum(gram == (first, answer) for gram in _grams(text, 2))
+
+        def unlike(token: int) -> tuple[int, float]:
+            frequency = math.log(self.counts[0][token,] / self.counts[0][answer,])
+            return abs(self.counts[1][first, token] - after), abs(frequency)
+
+        return sorted(tokens, key=unlike)
+
     def _outside(self, text: tuple[int, ...], gram: tuple[int, ...]) -> tuple[int, float]:
         """How often the first tokens of the gram stand outside the text, and the share that its last one follows."""
         size = len(gram)
@@ -79,8 +96,9 @@ def induction(vocabulary: Vocabulary, *, n: int = 128, seed: int = 0, source: So
 
     A prompt ends in a token A that stands earlier in the prompt, every time followed by the name B, which stands
     nowhere else; the answer is B. The corrupted prompt has another name in place of each B, so that the same prompt
-    calls for that one. Pairs whose B is a usual continuation of A in the rest of the source are left out, and each
-    pair is asked once. Whole files are held out.
+    calls for that one; in the rest of the source it is about as frequent, and follows A about as often. Pairs whose B
+    is a usual continuation of A in the rest of the source are left out, and each pair is asked once. Whole files are
+    held out. Chance is `USUAL_AFTER_TWO`, the most that such statistics can give.
 
     Args:
         vocabulary: a tokenizer or network.
@@ -118,7 +136,7 @@ def induction(vocabulary: Vocabulary, *, n: int = 128, seed: int = 0, source: So
             examples.append(example)
             asked.add(pair)
     require_enough("induction", len(examples), min(n, LEAST), "repeated pairs of tokens that bigrams do not give away")
-    return assemble("induction", examples, seed, 1 / len(reader.ordinary), "A B … A predicts B, in real code")
+    return assemble("induction", examples, seed, USUAL_AFTER_TWO, "A B … A predicts B, in real code")
 
 
 def _names(reader: Reader, found: list[Document]) -> dict[int, bool]:
@@ -151,11 +169,12 @@ def _example(
 ) -> Example | None:
     *window, answer = place.text
     shift = len(reader.begin) - place.start
-    rivals = [token for token, spaced in names.items() if spaced == names[answer] and token not in place.text]
-    rng.shuffle(rivals)
-    wrong = next((token for token in rivals if not statistics.gives_away(token, place.text)), None)
-    if wrong is None:
+    absent = [token for token, spaced in names.items() if spaced == names[answer] and token not in place.text]
+    alike = statistics.most_alike(absent, place.text)
+    rivals = [token for token in alike[: 2 * RIVALS] if not statistics.gives_away(token, place.text)][:RIVALS]
+    if not rivals:
         return None
+    wrong = rng.choice(rivals)
     corrupted = list(window)
     for p in place.earlier:
         corrupted[p + 1 - place.start] = wrong
