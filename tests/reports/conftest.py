@@ -115,7 +115,8 @@ def validation(verdict: str) -> dict[str, Any]:
          "difference": interval(0.7), "p_value": 0.0002, "best": False},
     ]  # fmt: skip
     return {
-        "circuit": "top effects", "ablation": "corrupted", "full": interval(3.3), "empty": interval(-0.5),
+        "circuit": "top effects", "ablation": "components outside carry their mean",
+        "full": interval(3.3), "empty": interval(-0.5),
         "faithfulness": interval(0.91, 0.06), "completeness": interval(0.88, 0.07),
         "random": control("random circuits of the same size and layer profile", 0.12),
         "random_quantiles": {"0.5": 0.1, "0.95": 0.45, "1.0": 0.7}, "n_distinct": 480,
@@ -193,7 +194,7 @@ def make_study(verdict: str = "supported", **changes: Any) -> dict[str, Any]:
                 "candidates": [candidate, candidate | {"name": "cluster heads A", "selected": False}],
                 "selected": "top effects", "edges": edges, "reason": "smallest that is faithful enough",
             },
-            "side_effects": {"ablation": "mean", "n_texts": 32,
+            "side_effects": {"ablation": "the components carry their mean", "n_texts": 32,
                              "slices": [side, side | {"slice": "all tokens", "change": interval(0.05, 0.02)}]},
         }  # fmt: skip
     return study | changes

@@ -24,7 +24,7 @@ def estimate(value: float) -> Estimate:
 
 def test_heat_map_shades_by_size_and_colours_by_sign(study: Study) -> None:
     assert study.effects is not None
-    picture = residual_map(study.effects, "nats")
+    picture = residual_map(study.effects, "denoising", "nats")
     values = {(e.layer, e.position): e.effect.value for e in study.effects.residual}
     drawn = [e for e in shapes(picture, "plus") + shapes(picture, "minus") if e.find("s:title", NS) is not None]
     assert len(drawn) == len(values) == 20

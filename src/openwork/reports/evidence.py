@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openwork.reports.svg import Canvas, Picture, Scale
+from openwork.reports.svg import Canvas, Number, Picture, Scale
 from openwork.reports.words import between, number
 from openwork.studies.schema import Control, Estimate
 
@@ -65,7 +65,7 @@ def random_circuits(values: np.ndarray, found: Estimate, control: Control) -> Pi
     return canvas.picture()
 
 
-def intervals(bars: Sequence[Bar], axis: str, title: str, limit: tuple[str, float] | None = None) -> Picture:
+def intervals(bars: Sequence[Bar], axis: str, title: str, limit: tuple[str, Number] | None = None) -> Picture:
     """Estimates with their intervals, one line each.
 
     Args:
@@ -76,7 +76,7 @@ def intervals(bars: Sequence[Bar], axis: str, title: str, limit: tuple[str, floa
     """
     left, row = min(340, 24 + 7.6 * max(len(bar.name) for bar in bars)), 30
     ends = [value for bar in bars for value in (bar.estimate.low, bar.estimate.high)] + ([limit[1]] if limit else [])
-    scale = Scale.around(ends, left, WIDTH - 150)
+    scale = Scale.around(ends, left, WIDTH - 165)
     floor = row * len(bars) + 8
     text = "; ".join(f"{bar.name}: {number(bar.estimate.value)} ({between(bar.estimate)})" for bar in bars)
     canvas = Canvas(WIDTH, floor + 50, title, text)
@@ -91,12 +91,12 @@ def intervals(bars: Sequence[Bar], axis: str, title: str, limit: tuple[str, floa
         canvas.line(scale(e.low), y, scale(e.high), y, f"whisker {bar.kind}")
         canvas.add("circle", hint=f"{bar.name}: {number(e.value)} ({between(e)}), n = {e.n}", cx=scale(e.value), cy=y,
                    r=5 if bar.kind == "found" else 4, class_=f"dot {bar.kind}")  # fmt: skip
-        canvas.text_at(WIDTH - 140, y + 4, f"{number(e.value)} ({between(e)})", "label", "start")
+        canvas.text_at(WIDTH - 155, y + 4, f"{number(e.value)} ({between(e)})", "label", "start")
     _axis(canvas, scale, floor, axis)
     return canvas.picture()
 
 
-def _axis(canvas: Canvas, scale: Scale, y: float, name: str) -> None:
+def _axis(canvas: Canvas, scale: Scale, y: Number, name: str) -> None:
     canvas.line(scale.start, y, scale.end, y)
     for tick in scale.ticks():
         canvas.line(scale(tick), y, scale(tick), y + 5)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import networkx as nx
 
-from openwork.reports.svg import Canvas, Picture
+from openwork.reports.svg import Canvas, Number, Picture
 from openwork.reports.words import component, number
 from openwork.studies.schema import EdgeRecord, NodeRecord
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, LEAST, COLOURS = 128, 46, 44, 40, 110, 760, 6
 LOGITS = "logits"
-Point = tuple[float, float]
+Point = tuple[Number, Number]
 
 
 def role_colours(nodes: Sequence[NodeRecord]) -> dict[str, int]:
@@ -67,7 +67,7 @@ def _levels(nodes: Sequence[NodeRecord]) -> list[tuple[int, bool]]:
 def _rows(nodes: Sequence[NodeRecord], graph: nx.DiGraph) -> list[list[str]]:
     """Sites of each level, bottom first, each row sorted by the mean place of its senders."""
     rows: list[list[str]] = []
-    order: dict[str, float] = {}
+    order: dict[str, Number] = {}
     for level in _levels(nodes):
         row = [node.site for node in sorted(nodes, key=_depth) if _depth(node)[:2] == level]
         centre = (len(row) - 1) / 2
@@ -80,7 +80,7 @@ def _rows(nodes: Sequence[NodeRecord], graph: nx.DiGraph) -> list[list[str]]:
     return rows
 
 
-def _places(rows: list[list[str]], size: tuple[float, float]) -> dict[str, Point]:
+def _places(rows: list[list[str]], size: tuple[Number, Number]) -> dict[str, Point]:
     middle, bottom = size[0] / 2, size[1] - HEIGHT / 2 - 8
     places = {LOGITS: (middle, HEIGHT / 2)}
     for level, row in enumerate(rows):
@@ -107,7 +107,7 @@ def _ports(edges: Sequence[EdgeRecord], places: dict[str, Point]) -> dict[int, t
 
 
 def _draw_edge(
-    canvas: Canvas, edge: EdgeRecord, ends: tuple[Point, Point], share: float, unit: str, middle: float
+    canvas: Canvas, edge: EdgeRecord, ends: tuple[Point, Point], share: Number, unit: str, middle: Number
 ) -> None:
     (x1, y1), (x2, y2) = ends
     levels = round((y1 - y2 - GAP_Y) / (HEIGHT + GAP_Y))

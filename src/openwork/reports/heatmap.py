@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openwork.reports.svg import Canvas, Picture
+from openwork.reports.svg import Canvas, Number, Picture
 from openwork.reports.words import between, component, number
 from openwork.studies.schema import Effect, Effects, PositionEffect
 
@@ -27,26 +27,27 @@ class Cell:
 
     row: int
     column: int
-    value: float
+    value: Number
     hint: str
     sure: bool
     marked: bool = False
 
 
-def residual_map(effects: Effects, unit: str) -> Picture:
+def residual_map(effects: Effects, method: str, unit: str) -> Picture:
     """The effect of the residual stream before each block at each position; the last row is after the last block."""
+    chosen = [e for e in effects.residual if e.method == method]
     last = max(effects.layers)
     cells = [
         Cell(e.layer, effects.positions.index(e.position), e.effect.value, _hint(e, unit), e.significant)
-        for e in effects.residual
+        for e in chosen
     ]
     rows = [f"layer {layer}" if layer < last else "end" for layer in effects.layers]
-    best = max(effects.residual, key=lambda e: abs(e.effect.value))
+    best = max(chosen, key=lambda e: abs(e.effect.value))
     text = (
-        f"Effect of the residual stream on the metric, {len(rows)} layers by {len(effects.positions)} positions. "
+        f"Effect of the residual stream by {method}, {len(rows)} layers by {len(effects.positions)} positions. "
         f"The largest is {number(best.effect.value)} {unit} at {best.position}, layer {best.layer}."
     )
-    return heat_map(cells, rows, effects.positions, unit, "Effect by layer and position", text)
+    return heat_map(cells, rows, effects.positions, unit, f"Effect by layer and position: {method}", text)
 
 
 def component_map(effects: Effects, method: str, circuit: Sequence[str], unit: str) -> Picture:
@@ -100,7 +101,7 @@ def heat_map(
         canvas.add("rect", hint=cell.hint, **place, class_=f"{sign}{frame}", fill_opacity=round(share, 3))
         if width >= 38:
             kind = "value" + (" strong" if share > 0.55 else "") + (" sure" if cell.sure else " unsure")
-            canvas.text_at(x + width / 2, y + CELL_HEIGHT / 2 + 4, f"{cell.value:.2f}".replace("-", "−"), kind)
+            canvas.text_at(x + width / 2, y + CELL_HEIGHT / 2 + 4, number(round(cell.value, 2)), kind)
     for row, name in enumerate(rows):
         canvas.text_at(LEFT - 8, bottom - CELL_HEIGHT * (row + 0.5) + 4, name, "label", "end")
     for column, name in enumerate(columns):
@@ -113,7 +114,7 @@ def heat_map(
     return canvas.picture()
 
 
-def _legend(canvas: Canvas, y: float, largest: float, unit: str) -> None:
+def _legend(canvas: Canvas, y: Number, largest: Number, unit: str) -> None:
     steps, width = 12, 14
     for step in range(-steps, steps + 1):
         x = LEFT + width * (step + steps) * 0.7

@@ -64,6 +64,7 @@ def page(study: Study, arrays: Mapping[str, np.ndarray]) -> str:
         .get_template("report.html")
         .render(
             study=study,
+            summary=study.summary.removeprefix(f"{study.status}: "),
             verdict=words.VERDICTS[study.status],
             csp=_policy(style, SCRIPT),
             style=style,
@@ -91,7 +92,7 @@ def selected_candidate(study: Study) -> Candidate | None:
 
 
 def pictures(study: Study, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Every picture that the study has data for, by section; ``components`` is a list of (method, picture)."""
+    """Every picture that the study has data for, by section; effects come as lists of (method, picture)."""
     unit, drawn = study.task.unit, {}
     if gate := study.gate:
         bars = [Bar(split.split, split.accuracy, "found") for split in gate.splits]
@@ -103,7 +104,8 @@ def pictures(study: Study, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         circuit = [node.site for node in selected.nodes] if selected else []
         methods = dict.fromkeys(effect.method for effect in effects.components)
         drawn["components"] = [(method, component_map(effects, method, circuit, unit)) for method in methods]
-        drawn["residual"] = residual_map(effects, unit) if effects.residual else None
+        methods = dict.fromkeys(effect.method for effect in effects.residual)
+        drawn["residual"] = [(method, residual_map(effects, method, unit)) for method in methods]
     if found := study.validation:
         values = arrays.get(RANDOM)
         drawn["random"] = None if values is None else random_circuits(values, found.faithfulness, found.random)
@@ -172,6 +174,7 @@ def _environment() -> Environment:
         "number": words.number,
         "between": words.between,
         "p_value": words.p_value,
+        "tiny": words.tiny,
         "component": words.component,
         "visible": words.visible,
         "sentence": words.sentence,

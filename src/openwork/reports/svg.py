@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from openwork.reports.style import STYLE
 from openwork.store import write_text
 
 Number = int | float
+"""Places and sizes in user units, values on a scale."""
 
 
 @dataclass(frozen=True)
@@ -100,22 +102,22 @@ class Scale:
         end: in user units.
     """
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: Number
+    high: Number
+    start: Number
+    end: Number
 
     @classmethod
-    def around(cls, values: list[float], start: float, end: float) -> Scale:
+    def around(cls, values: Sequence[Number], start: Number, end: Number) -> Scale:
         """A scale that holds all values, 0 included, with some room."""
         low, high = min([0.0, *values]), max([0.0, *values])
         room = 0.06 * (high - low) or 1.0
         return cls(low - room * (low < 0), high + room, start, end)
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: Number) -> Number:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, count: int = 6) -> list[float]:
+    def ticks(self, count: int = 6) -> Sequence[Number]:
         """About `count` round values within the scale."""
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / count))
         step = next(step * m for m in (1, 2, 2.5, 5, 10) if (self.high - self.low) / (step * m) <= count)

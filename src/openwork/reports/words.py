@@ -20,20 +20,23 @@ _MLP = re.compile(r"blocks\.(\d+)\.mlp\.out$")
 
 
 def number(value: float | int | None) -> str:
-    """A number with two decimals or two digits, a true minus sign, and thin spaces between thousands."""
+    """A number to about two digits, a true minus sign, and thin spaces between thousands; counts are written whole."""
     if value is None:
         return "–"
     size = abs(value)
-    if float(value).is_integer() and size >= 1000:
-        text = f"{int(value):,}".replace(",", "\u2009")
-    elif size >= 1e5 or 0 < size < 1e-4:
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        text = f"{mantissa}e{int(exponent)}"
-    elif 0 < size < 0.01:
-        text = f"{value:.2g}"
+    if isinstance(value, int) or size >= 1000:
+        text = f"{value:,.0f}".replace(",", "\u2009")
     else:
-        text = f"{value:.{2 if size < 10 else 1 if size < 100 else 0}f}"
+        places = 3 if 0 < size < 0.01 else 2 if size < 10 else 1 if size < 100 else 0
+        text = f"{value:.{places}f}"
+        # what rounds to nothing has no sign
+        text = text if float(text) else "0.00"
     return text.replace("-", "−")
+
+
+def tiny(value: float) -> str:
+    """A residual or a p-value with one or two digits, however small."""
+    return f"{value:.2g}".replace("-", "−")
 
 
 def between(estimate: Estimate | Control) -> str:

@@ -1,0 +1,49 @@
+"""The `openwork` command: its groups, and what runs when it is called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from openwork.cli import cache, open, report, study, zoo
+
+app = typer.Typer(
+    name="openwork",
+    help="Open any neural network, find the mechanism behind a behaviour, prove it, change it.\n\n"
+    "Exit codes: 0 supported or done, 1 error, 2 wrong usage, 3 the network cannot do the task, "
+    "4 rejected or inconclusive, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"openwork {version('openwork')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+open.register(app)
+study.register(app)
+report.register(app)
+app.add_typer(zoo.app, name="zoo")
+app.add_typer(cache.app, name="cache")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
