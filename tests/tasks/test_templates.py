@@ -130,7 +130,7 @@ def test_groups_of_docstring(tasks, tokenizer):
         chances.append(1 / (len(arguments) - len(done)))
         ast.parse(f'class A:\n{text} x:\n        """\n')
     assert task.chance == pytest.approx(sum(chances) / N)
-    assert max(chances) <= 0.5
+    assert max(chances) <= 0.25
 
 
 def test_brackets_are_asked_about_equally_often(tasks, tokenizer):

@@ -13,7 +13,9 @@ from openwork.tasks.names import PROSE, single_tokens
 from openwork.tasks.reader import Reader, Vocabulary
 from openwork.tasks.source import Source, require_no_source
 
-FEWEST, MOST = 4, 6
+FEWEST, MOST = 5, 7
+OPEN = 4
+"""Arguments not yet named at least, so that chance is at most a quarter."""
 
 
 def docstring(vocabulary: Vocabulary, *, n: int = 128, seed: int = 0, source: Source = None) -> Task:
@@ -44,7 +46,7 @@ def docstring(vocabulary: Vocabulary, *, n: int = 128, seed: int = 0, source: So
     examples, chances = [], []
     while len(examples) < n:
         arguments = rng.sample(names, rng.randint(FEWEST, MOST))
-        named = rng.randint(1, len(arguments) - 2)
+        named = rng.randint(1, len(arguments) - OPEN)
         examples.append(_example(reader, arguments, named, rng))
         chances.append(1 / (len(arguments) - named))
     return assemble(
