@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations, product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -93,24 +94,25 @@ def count_alike(circuit: Sequence[Component], components: Sequence[Component]) -
 def random_circuits(
     circuit: Sequence[Component], components: Sequence[Component], count: int, rng: np.random.Generator
 ) -> list[tuple[Component, ...]]:
-    """Circuits drawn at random, with replacement, from all of the same size and layer profile.
+    """Random circuits of the same size and layer profile, the circuit itself not excluded.
 
-    The circuit itself may be among them. That is what makes (1 + number at least as good) / (1 + count) a p-value
-    also when few circuits have this profile.
+    If there are no more than `count` of them, every one is given, all equally often, in all `count` or a few more;
+    otherwise they are drawn with replacement. Either way (1 + number at least as good) / (1 + number) is a p-value,
+    which few circuits of the same profile cannot make small: each copy of the circuit itself counts against it.
 
     Args:
         circuit: the one to match.
         components: those to draw from.
-        count: how many to draw.
+        count: how many.
         rng: generator.
 
     Returns:
         Sorted tuples of components.
     """
-    pools: dict[tuple[int, str], list[Component]] = {}
-    for component in sorted(components):
-        pools.setdefault(component.class_, []).append(component)
-    wanted = profile(circuit)
+    alike = count_alike(circuit, components)
+    if alike <= count:
+        return [found for found in _all_alike(circuit, components) for _ in range(-(-count // alike))]
+    pools, wanted = _pools(components), profile(circuit)
     drawn = []
     for _ in range(count):
         picked: list[Component] = []
@@ -119,3 +121,29 @@ def random_circuits(
             picked += [pool[i] for i in rng.permutation(len(pool))[:size]]
         drawn.append(tuple(sorted(picked)))
     return drawn
+
+
+def smallest_p(alike: int, count: int) -> float:
+    """The p-value of a circuit that beats all others, when `alike` circuits have its profile (itself included).
+
+    Args:
+        alike: how many there are.
+        count: how many are asked of `random_circuits`.
+    """
+    if alike > count:
+        return (1 + count / alike) / (1 + count)
+    copies = -(-count // alike)
+    return (1 + copies) / (1 + copies * alike)
+
+
+def _all_alike(circuit: Sequence[Component], components: Sequence[Component]) -> list[tuple[Component, ...]]:
+    pools = _pools(components)
+    parts = [combinations(pools[key], size) for key, size in profile(circuit).items()]
+    return [tuple(sorted(chain(*choice))) for choice in product(*parts)]
+
+
+def _pools(components: Sequence[Component]) -> dict[tuple[int, str], list[Component]]:
+    pools: dict[tuple[int, str], list[Component]] = {}
+    for component in sorted(components):
+        pools.setdefault(component.class_, []).append(component)
+    return pools

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from openwork.faithfulness.circuits import Judge
-from openwork.faithfulness.components import Component, count_alike
+from openwork.faithfulness.components import Component, count_alike, smallest_p
 from openwork.faithfulness.measure import Cell, Tick, patch, silent
 from openwork.studies.effects import METHODS, EffectTable
 from openwork.studies.estimates import estimate, p_values, q_values
@@ -142,8 +142,8 @@ def node_record(component: Component, score: float) -> NodeRecord:
 def edges(judge: Judge, nodes: Circuit, alpha: float, seed: int, tick: Tick = silent) -> list[EdgeRecord]:
     """What of each node's effect passes through each later node, and what reaches the logits past all of them.
 
-    The sender gets its corrupted value. The edge's score is what is regained by holding the receiver at its clean
-    value meanwhile; the edge to the logits is what is still lost when all other nodes are held.
+    The sender is ablated the way the judge ablates. The edge's score is what is regained by holding the receiver at its
+    clean value meanwhile; the edge to the logits is what is still lost when all other nodes are held.
 
     Args:
         judge: on the find split.
@@ -153,9 +153,9 @@ def edges(judge: Judge, nodes: Circuit, alpha: float, seed: int, tick: Tick = si
         tick: told the share that is done.
     """
     pairs = [(a, b) for a in nodes for b in nodes if _feeds(a, b)]
-    sent = [Cell(patch([a], "corrupted")) for a in nodes]
-    held = [Cell(patch([a], "corrupted") + patch([b], "clean")) for a, b in pairs]
-    direct = [Cell(patch([a], "corrupted") + patch([b for b in nodes if _feeds(a, b)], "clean")) for a in nodes]
+    sent = [Cell(judge.without([a])) for a in nodes]
+    held = [Cell(judge.without([a]) + patch([b], "clean")) for a, b in pairs]
+    direct = [Cell(judge.without([a]) + patch([b for b in nodes if _feeds(a, b)], "clean")) for a in nodes]
     sign = 1 if judge.meter.metric.higher_is_better else -1
     values = sign * judge.meter.measure([*sent, *held, *direct], tick)
     n, full = len(nodes), sign * judge.full
@@ -236,8 +236,9 @@ def _select(
     most: int,
 ) -> tuple[Hypothesis, str]:
     fits = [h for h in pool if len(h.nodes) <= most]
-    needed = 2 / settings.random_p
-    testable = [h for h in fits if count_alike(h.nodes, components) >= needed]
+    testable = [
+        h for h in fits if smallest_p(count_alike(h.nodes, components), settings.random_circuits) <= settings.random_p
+    ]
     among = testable or fits
     high = 2 - settings.find_faithfulness
     reached = [h for h in among if settings.find_faithfulness <= faith[h.nodes] <= high]
@@ -248,7 +249,7 @@ def _select(
         chosen = min(among, key=lambda h: (abs(1 - faith[h.nodes]), len(h.nodes)))
         reason = f"none reaches a faithfulness of {settings.find_faithfulness:g} on the find split; this comes closest"
     if not testable:
-        reason += f"; no candidate has {needed:.0f} others of its layer profile to be tested against"
+        reason += f"; none has enough others of its layer profile to be tested at p ≤ {settings.random_p:g}"
     return chosen, reason
 
 

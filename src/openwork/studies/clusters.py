@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
-from openwork.edit import Array, Set
+from openwork.edit import Array, Edit, Set
 from openwork.errors import BadInput
 from openwork.faithfulness.components import Component
-from openwork.faithfulness.measure import Cell, Meter, Tick, silent
+from openwork.faithfulness.measure import Cell, Meter, Tick, set_to, silent
 from openwork.site import Site
 from openwork.studies.effects import EffectTable
 from openwork.studies.grouping import Grouping, Shuffle, group, permute_each, shift_each
@@ -32,6 +33,7 @@ def find(
     texts: Texts,
     table: EffectTable,
     signature: np.ndarray,
+    constants: dict[str, Tensor],
     settings: StudySettings,
     seed: int,
     tick: Tick = silent,
@@ -44,6 +46,7 @@ def find(
         texts: real text, for co-activation.
         table: effects of components on the find split.
         signature: (component, role) attention scores; zeros for MLPs.
+        constants: path -> mean value of heads and MLPs, for knocking clusters out.
         settings: `units`, `shuffles`, `resamples`, `alpha`.
         seed: of shuffles and resamples.
         tick: told the share that is done.
@@ -65,15 +68,15 @@ def find(
         norms = _head_activity(net, texts, heads)
         grouping = _group(norms, shift_each, settings, seed, rows)
         by = "correlation of the norms of their outputs over the tokens of real text"
-        effects = [sum(table.mean("mean ablation")[heads[i]] for i in g) for g in _members(grouping)]
+        effects = _component_effects(meter, [[heads[i] for i in g] for g in _members(grouping)], constants)
         found.append(_record("heads", by, [str(h) for h in heads], norms, grouping, settings, effects, words))
     tick(0.8)
     if len(table.components) >= 4:
         profile = _profiles(table, signature)
         grouping = _group(profile, permute_each, settings, seed, None)
         by = "correlation of effects on each example and of attention signatures"
-        mean = table.mean("mean ablation")
-        effects = [sum(mean[table.components[i]] for i in g) for g in _members(grouping)]
+        members = [[table.components[i] for i in g] for g in _members(grouping)]
+        effects = _component_effects(meter, members, constants)
         names = [str(c) for c in table.components]
         found.append(_record("components", by, names, profile, grouping, settings, effects, None))
     tick(1.0)
@@ -151,18 +154,27 @@ def _members(grouping: Grouping) -> list[np.ndarray]:
     return [np.flatnonzero(grouping.labels == k) for k in range(len(grouping.cohesion))]
 
 
+def _component_effects(
+    meter: Meter, groups: Sequence[Sequence[Component]], constants: dict[str, Tensor]
+) -> list[float]:
+    """What the metric loses on the find split when all components of a cluster are set to their means."""
+    return _losses(meter, [set_to(members, constants) for members in groups])
+
+
 def _unit_effects(meter: Meter, groups: Sequence[Sequence[Site]], means: dict[str, np.ndarray]) -> list[float]:
     """What the metric loses on the find split when all units of a cluster are set to their mean on real text."""
-    cells = [Cell()]
+    knocked = []
     for sites in groups:
         by_path: dict[str, list[int]] = {}
         for site in sites:
             by_path.setdefault(site.path, []).append(site.index[0])
-        cells.append(
-            Cell(tuple(Set(Site(p, tuple(i)), value=Array.of(means[p][i])) for p, i in sorted(by_path.items())))
-        )
+        knocked.append(tuple(Set(Site(p, tuple(i)), value=Array.of(means[p][i])) for p, i in sorted(by_path.items())))
+    return _losses(meter, knocked)
+
+
+def _losses(meter: Meter, knocked: Sequence[tuple[Edit, ...]]) -> list[float]:
     sign = 1 if meter.metric.higher_is_better else -1
-    values = sign * meter.measure(cells).mean(1)
+    values = sign * meter.measure([Cell(), *(Cell(edits) for edits in knocked)]).mean(1)
     return (values[0] - values[1:]).tolist()
 
 

@@ -184,8 +184,8 @@ class _Steps:
     def _clusters(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         signature = self._signature()
         found = clusters.find(
-            self.net, self.meter, self.texts, self._table, signature.of(self.components), self.settings, self.seed,
-            self.reporter.tick,
+            self.net, self.meter, self.texts, self._table, signature.of(self.components), self.means, self.settings,
+            self.seed, self.reporter.tick,
         )  # fmt: skip
         return {"clusters": found}, {"signature/scores": signature.scores}
 

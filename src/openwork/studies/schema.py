@@ -170,7 +170,7 @@ class Cluster(Record):
     stability: float
     interesting: bool
     effect: float | None = Field(
-        default=None, description="summed effect of the members on the find split, where measured"
+        default=None, description="what the metric loses on the find split without the members"
     )
     tokens: list[str] = Field(default=[], description="the tokens on which the members are most active together")
 

@@ -41,7 +41,7 @@ class StudySettings:
     random_p: float = 0.01
     random_margin: float = 0.1
     ablation: Literal["corrupted", "mean"] = "mean"
-    find_faithfulness: float = 0.8
+    find_faithfulness: float = 0.75
     least_faithfulness: float = 0.5
     largest_share: float = 0.5
     units: int = 192
