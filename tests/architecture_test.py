@@ -68,16 +68,25 @@ class Module:
     @cached_property
     def imports(self) -> set[str]:
         """Every dotted name it imports; ``from a import b`` counts as ``a.b``, which `resolve` shortens again."""
-        found: set[str] = set()
+        return set(self._imported(self.tree))
+
+    @cached_property
+    def run_imports(self) -> set[str]:
+        """Those that run, also inside functions; what only a type checker imports cannot make a cycle."""
+        typing_only = [
+            n for n in ast.walk(self.tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+        ]
+        return self.imports - {name for node in typing_only for name in self._imported(node)}
+
+    def _imported(self, tree: ast.AST) -> Iterator[str]:
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
-        for node in ast.walk(self.tree):
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names)
+                yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
                 above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
                 base = ".".join([*above, *([node.module] if node.module else [])])
-                found.update(f"{base}.{alias.name}" for alias in node.names)
-        return found
+                yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def modules_of(folder: Path) -> dict[str, Module]:
@@ -97,11 +106,11 @@ def resolve(name: str, modules: dict[str, Module]) -> str | None:
     return name or None
 
 
-def dependencies(modules: dict[str, Module]) -> Iterator[tuple[Module, str]]:
+def dependencies(modules: dict[str, Module], running: bool = False) -> Iterator[tuple[Module, str]]:
     """(module, module it imports) within the package; the lazy root refers to all and depends on none."""
     for module in modules.values():
         if module.part:
-            for name in sorted(module.imports):
+            for name in sorted(module.run_imports if running else module.imports):
                 target = resolve(name, modules)
                 if target is not None and target != module.name:
                     yield module, target
@@ -125,7 +134,7 @@ def upward_imports(modules: dict[str, Module]) -> Iterator[str]:
 
 
 def import_cycles(modules: dict[str, Module]) -> Iterator[str]:
-    graph = nx.DiGraph((module.name, target) for module, target in dependencies(modules))
+    graph = nx.DiGraph((module.name, target) for module, target in dependencies(modules, running=True))
     for group in nx.strongly_connected_components(graph):
         if len(group) > 1:
             yield "import each other: " + ", ".join(sorted(group))
