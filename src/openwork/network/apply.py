@@ -127,15 +127,7 @@ def editor(edit: Edit, context: Context, ledger: Ledger) -> Callable[[Tensor], T
             new = compute(edit, part, mask, context)
         finally:
             context.busy = False
-        if new.shape != part.shape:
-            try:
-                new = new.broadcast_to(part.shape)
-            except RuntimeError:
-                raise BadInput(
-                    f"expected {type(edit).__name__} at {edit.site} to give a value that broadcasts to "
-                    f"{tuple(part.shape)} {context.axes}; got {tuple(new.shape)}"
-                ) from None
-        new = new.to(part.dtype)
+        new = _fitting(edit, new, part, context).to(part.dtype)
         if mask is not None:
             new = torch.where(_spread(mask, part, context).to(part.device), new, part)
         if not index:
@@ -145,6 +137,19 @@ def editor(edit: Edit, context: Context, ledger: Ledger) -> Callable[[Tensor], T
         return out
 
     return visit
+
+
+def _fitting(edit: Edit, new: Tensor, part: Tensor, context: Context) -> Tensor:
+    """`new` in the shape of the part that it replaces."""
+    if new.shape == part.shape:
+        return new
+    try:
+        return new.broadcast_to(part.shape)
+    except RuntimeError:
+        raise BadInput(
+            f"expected {type(edit).__name__} at {edit.site} to give a value that broadcasts to "
+            f"{tuple(part.shape)} {context.axes}; got {tuple(new.shape)}"
+        ) from None
 
 
 def _mask(where: Where, value: Tensor, context: Context, step: int) -> Tensor | None:
@@ -286,11 +291,11 @@ def derangement(n: int, seed: int) -> list[int]:
 
 
 def _set(edit: Set, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
-    return _tensor(edit.value, part)
+    return _fitting(edit, _tensor(edit.value, part), part, context)
 
 
 def _add(edit: Add, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
-    return part + edit.scale * _tensor(edit.vector, part)
+    return part + edit.scale * _fitting(edit, _tensor(edit.vector, part), part, context)
 
 
 def _scale(edit: Scale, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
@@ -353,6 +358,7 @@ def _knock_out(edit: KnockOut, scores: Tensor, context: Context, step: int) -> T
 
 
 def _tensor(array: Any, like: Tensor) -> Tensor:
+    """An array of an edit on the device and in the dtype of the value it meets."""
     return torch.from_numpy(array.numpy()).to(device=like.device, dtype=like.dtype)
 
 

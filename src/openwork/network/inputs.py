@@ -109,7 +109,7 @@ class Preparer:
 
     def _tensor(self, value: Tensor) -> Prepared:
         reads_tokens = self.vocabulary is not None
-        if reads_tokens and (value.is_floating_point() or value.ndim not in (1, 2)):
+        if reads_tokens and (value.is_floating_point() or value.dtype == torch.bool or value.ndim not in (1, 2)):
             raise BadInput(f"expected token ids of shape (batch, position); got {value.dtype} {tuple(value.shape)}")
         return self._kwargs({self.main: value[None] if reads_tokens and value.ndim == 1 else value})
 

@@ -82,6 +82,7 @@ class Layout:
         out = [p + length if p < 0 else p for p in where.positions]
         if min(out, default=0) < 0:
             raise BadInput(f"expected positions within a row of {length} tokens; got {list(where.positions)}")
+        out = [p for p in out if p < length + step]  # rows that are shorter are not reached
         return sorted({*out, *written}) if -1 in where.positions else out
 
     def mask(self, where: Where, size: int, step: int) -> Tensor | None:

@@ -120,7 +120,7 @@ class Network:
         inputs: Any,
         *,
         keep: str | Site | Iterable[str | Site] = (),
-        edits: Edit | Iterable[Edit] = (),
+        edits: Edit | Iterable[Any] = (),
         sources: Mapping[str, Any] | None = None,
         surrogates: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         until: str | Site | None = None,

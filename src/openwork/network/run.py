@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -149,7 +149,7 @@ def _resolved(net: Network, keep: Any, edits: Any, until: Any, grads: bool) -> P
         if not isinstance(edit, Edit):
             raise BadInput(f"expected edits such as ow.Patch(...); got {edit!r}")
         for site in net.map.resolve(edit.site):
-            written.setdefault(site.path, []).append(_at(edit, site))
+            written.setdefault(site.path, []).append(_at(net, edit, site))
     stop = None
     if until is not None:
         stop = net.map.resolve(until)[-1].path
@@ -158,10 +158,15 @@ def _resolved(net: Network, keep: Any, edits: Any, until: Any, grads: bool) -> P
     return plan
 
 
-def _at(edit: Edit, site: Site) -> Edit:
-    from dataclasses import replace
-
-    return edit if edit.site == site else replace(edit, site=site)
+def _at(net: Network, edit: Edit, site: Site) -> Edit:
+    """The edit at one of the sites that its pattern selects; what it reads follows into the same block."""
+    if not isinstance(edit, Substitute) or edit.reads is None:
+        return edit if edit.site == site else replace(edit, site=site)
+    reads = edit.reads.path.replace("*", str(site.block))
+    found = net.map.resolve(reads)[0]
+    if net.map.order(found.path) > net.map.order(site.path):
+        raise BadInput(f"expected a site that is computed before {site} for a Substitute to read; got {found}")
+    return replace(edit, site=site, reads=found)
 
 
 def attach(
@@ -174,6 +179,9 @@ def attach(
     surrogates: Mapping[str, Callable[[Tensor], Tensor]],
 ) -> list[Ledger]:
     """Attach everything a plan asks for, in order of execution; kept tensors arrive in `values`."""
+    for edit in (e for edits in plan.edits.values() for e in edits if isinstance(e, Substitute)):
+        if edit.by not in surrogates:
+            raise UnknownName.among("surrogate", edit.by, surrogates, "Pass surrogates={name: function} to the run.")
     ledgers: list[Ledger] = []
     reads: dict[str, Tensor] = {}
     read_by = {e.reads.path for es in plan.edits.values() for e in es if isinstance(e, Substitute) and e.reads}
