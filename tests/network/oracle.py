@@ -270,7 +270,7 @@ def attend(
         channel).
     """
     q, k, v = q.double(), k.double(), v.double()
-    rows, queries, heads, channels = q.shape
+    rows, queries, heads = q.shape[:3]
     keys = k.shape[1]
     scores = torch.full((rows, heads, queries, keys), -torch.inf, dtype=torch.float64)
     pattern = torch.zeros(rows, heads, queries, keys, dtype=torch.float64)

@@ -376,8 +376,8 @@ def test_patching_from_elsewhere(gpt2: Network) -> None:
     edit = Patch(site, (2, 5), source_where=Where(positions=(7, 0)))
     run = gpt2.run(token_ids(), edits=edit, sources={"clean": source}, keep=site)
     assert torch.equal(run[site][:, [2, 5]], source[site][:, [7, 0]])
+    wrong = Patch(site, (2, 5), source_where=Where(positions=(7,)))
     with pytest.raises(Misaligned, match="as many source positions"):
-        wrong = Patch(site, (2, 5), source_where=Where(positions=(7,)))
         gpt2.run(token_ids(), edits=wrong, sources={"clean": source})
 
 
@@ -426,7 +426,7 @@ def test_a_substitute_may_read_another_site(gpt2: Network) -> None:
 def test_a_substitute_whose_surrogate_is_missing(gpt2: Network) -> None:
     with pytest.raises(UnknownName, match="own"):
         gpt2.run(token_ids(), edits=Substitute("blocks.1.mlp.out", by="own"))
-    with pytest.raises(UnknownName, match="othr.*other"):
+    with pytest.raises(UnknownName, match=r"othr.*other"):
         gpt2.run(token_ids(), edits=Patch("blocks.1.mlp.out", source="othr"), sources={"other": token_ids()})
 
 
@@ -529,7 +529,7 @@ def test_a_position_that_a_row_does_not_have_is_not_counted_there(gpt2: Network)
 
 
 def test_an_unknown_group_names_those_that_exist(gpt2: Network) -> None:
-    with pytest.raises(UnknownName, match="nmae.*name"):
+    with pytest.raises(UnknownName, match=r"nmae.*name"):
         gpt2.run(inputs_of(), edits=Ablate("blocks.1.attn.z", "nmae"))
 
 
