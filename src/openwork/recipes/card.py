@@ -27,7 +27,7 @@ KINDS = {
     "repeats": "of repeated random spans",
     "invented": "of invented functions with docstrings",
 }
-BOS_POLICY = "every training context begins with <|bos|>, and the tokenizer puts it there; without it results degrade"
+BOS_POLICY = "every training context begins with <|bos|>, and the tokenizer puts it there"
 
 
 def make_card(
@@ -48,7 +48,8 @@ def make_card(
     """
     network = state.network.eval()
     full, shipped = (on_held_out(model, streams, recipe.context) for model in (network, half))
-    tasks = {make.__name__: make(streams.tokenizer, n=EXAMPLES, seed=0) for make in TASKS}
+    vocabulary: Any = streams.tokenizer
+    tasks = {make.__name__: make(vocabulary, n=EXAMPLES, seed=0) for make in TASKS}
     return {
         "name": recipe.name,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -132,8 +133,8 @@ A language model of Python source, {card["parameters"]:,} parameters, trained by
 ## Training
 
 {training["steps"]:,} steps, {training["tokens"]:,} tokens, {training["seconds"]:,} seconds on {training["device"]} with
-{training["threads"]} threads, seed {training["seed"]}. {training["optimizer"]}; learning rate {training["learning_rate"]};
-{training["precision"]}. `curve.json` holds the loss curve{kept}.
+{training["threads"]} threads, seed {training["seed"]}. {training["optimizer"]}.
+Learning rate {training["learning_rate"]}; {training["precision"]}. `curve.json` holds the loss curve{kept}.
 
 ## What it can do
 

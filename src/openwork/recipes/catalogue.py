@@ -10,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from openwork.errors import UnknownName
 from openwork.recipes.batches import Mix
+from openwork.recipes.tokenizer import BOS, EOS, PAD
 from openwork.zoo.attention_only import AttentionOnly, AttentionOnlyConfig
 
 
@@ -52,23 +53,26 @@ class Recipe:
 
 def gpt2(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
     """Four layers of GPT-2, width 192, six heads, context 256, tied embeddings, no dropout."""
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer),
-            n_positions=256,
-            n_embd=192,
-            n_layer=4,
-            n_head=6,
-            # the same curve as GPT-2's own, in one fused call
-            activation_function="gelu_pytorch_tanh",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    begin, end, pad = (tokenizer.convert_tokens_to_ids(token) for token in (BOS, EOS, PAD))
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=256,
+        n_embd=192,
+        n_layer=4,
+        n_head=6,
+        # the same curve as GPT-2's own, in one fused call
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=begin,
+        eos_token_id=end,
+        pad_token_id=pad,
     )
+    network = GPT2LMHeadModel(config)
+    # on a CPU the backward pass of the fused kernel takes as long as all the rest of a step
+    network.set_attn_implementation("eager")
+    return network
 
 
 def attention_only(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
@@ -79,7 +83,7 @@ def attention_only(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("py-4l", gpt2, Mix(code=12, repeats=3, invented=1), context=256, steps=7000),
+        Recipe("py-4l", gpt2, Mix(code=12, repeats=3, invented=1), context=256, steps=3600, decay=1000),
         Recipe("py-attn2", attention_only, Mix(code=12, repeats=4), context=128, steps=8000, dense_until=3000),
         Recipe("py-attn2-unmixed", attention_only, Mix(code=16), context=128, steps=8000),
     )

@@ -70,10 +70,13 @@ def _make(folder: Path) -> None:
     lexicon = Lexicon.of(train.values())
     functions = [invent_function(lexicon, rng) for _ in range(INVENTED_FUNCTIONS)]
     facts: dict[str, dict] = {}
-    for name, split, texts in (("train", "train", train), ("held_out", "held-out", held_out)):
+    for name, part, texts in (
+        ("train", corpus.split("train"), train),
+        ("held_out", corpus.split("held-out"), held_out),
+    ):
         ids = _encode(tokenizer, list(texts.values()))
         np.save(folder / f"{name}.npy", ids)
-        facts[name] = {**corpus.split(split).fingerprint(), "read": len(texts), "tokens": len(ids)}
+        facts[name] = {**part.fingerprint(), "read": len(texts), "tokens": len(ids)}
     ids = _encode(tokenizer, ["".join(functions[start : start + 20]) for start in range(0, len(functions), 20)])
     np.save(folder / "invented.npy", ids)
     facts["invented"] = {"functions": INVENTED_FUNCTIONS, "tokens": len(ids)}

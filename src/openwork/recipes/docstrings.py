@@ -63,7 +63,8 @@ def invent_function(lexicon: Lexicon, rng: np.random.Generator) -> str:
         rng: source of randomness.
 
     Returns:
-        Valid Python source of one function, ending in two line breaks.
+        The text of one function, ending in two line breaks. It is for reading, not for running: a word may be a
+        reserved one, and an argument with a default may stand before one without.
     """
     # half of the draws come from the commonest names, which are single tokens more often
     pool = lexicon.names[:120] if rng.random() < 0.5 else lexicon.names

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from openwork.evidence.intervals import wilson_interval
 from openwork.recipes.batches import random_tokens
 from openwork.recipes.corpus import Streams
+from openwork.recipes.tokenizer import BOS
 from openwork.task import Task
 from openwork.tasks.metrics import gate
 
@@ -154,6 +155,6 @@ def _logits(network: nn.Module, ids: Tensor) -> Float[Tensor, "row position voca
 
 
 def _begin(tokenizer: PreTrainedTokenizerFast) -> int:
-    begin = tokenizer.bos_token_id
+    begin = tokenizer.convert_tokens_to_ids(BOS)
     assert isinstance(begin, int)
     return begin

@@ -18,7 +18,7 @@ from openwork.recipes.catalogue import Recipe
 from openwork.recipes.corpus import Streams
 from openwork.recipes.state import CURVE, State, checkpoint_path, save_half
 from openwork.recipes.tokenizer import save_tokenizer
-from openwork.store.files import write_json, write_text
+from openwork.store.files import read_json, write_json, write_text
 from openwork.zoo.attention_only import AttentionOnly
 from openwork.zoo.embedded import ATTENTION_ONLY, CHECKPOINTS, MODEL
 
@@ -47,8 +47,8 @@ def export(recipe: Recipe, streams: Streams, state: State, run_folder: Path, to:
         place.parent.mkdir(exist_ok=True)
         shutil.copyfile(checkpoint_path(run_folder, step), place)
     card = make_card(recipe, streams, state, rounded(state.network), run, steps)
-    write_text(to / "README.md", as_text(card))
     write_json(to / "card.json", card)
+    write_text(to / "README.md", as_text(read_json(to / "card.json")))
 
 
 def rounded(network: nn.Module) -> nn.Module:
@@ -78,7 +78,7 @@ def write_config(network: nn.Module, folder: Path) -> None:
         raise BadInput(f"expected an AttentionOnly or a GPT2LMHeadModel, got a {type(network).__name__}")
 
 
-def around_the_rise(curve: list[dict[str, float]], recipe: Recipe, n: int = SHIPPED_CHECKPOINTS) -> list[int]:
+def around_the_rise(curve: list[dict[str, float | int]], recipe: Recipe, n: int = SHIPPED_CHECKPOINTS) -> list[int]:
     """The kept steps that show induction being born: before, during and after.
 
     Args:

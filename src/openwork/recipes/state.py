@@ -33,7 +33,7 @@ class State:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
-    curve: list[dict[str, float]] = field(default_factory=list)
+    curve: list[dict[str, float | int]] = field(default_factory=list)
 
     def save(self, folder: Path, recipe: str, seed: int) -> None:
         """Write the state so that a run continues exactly here.
