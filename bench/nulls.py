@@ -33,7 +33,7 @@ from openwork.task import Task
 from openwork.tasks.examples import Example, assemble
 
 VOCABULARY, SPAN, HEADS = 64, 12, 12
-SETTINGS = StudySettings(examples=24, batch_tokens=16384)
+SETTINGS = StudySettings(examples=32, batch_tokens=16384)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Outcome:
     size: int
 
 
-def induction_task(seed: int, n: int = 64) -> Task:
+def induction_task(seed: int, n: int = 72) -> Task:
     """A B … A predicts B, on repeated random tokens of a vocabulary without text."""
     rng = np.random.default_rng(seed)
     examples = []

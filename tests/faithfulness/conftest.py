@@ -32,6 +32,6 @@ def task() -> Task:
         *span, wrong = torch.randperm(VOCABULARY, generator=generator)[: SPAN + 1].tolist()
         k = 2 + i % (SPAN - 4)
         broken = [*span[: k + 1], wrong, *span[k + 2 :]]
-        clean, corrupted = (tuple([*first, *span[: k + 1]]) for first in (span, broken))
+        clean, corrupted = ((*first, *span[: k + 1]) for first in (span, broken))
         examples.append(Example(clean, corrupted, span[k + 1], wrong, {"source": (k + 1,)}))
     return assemble("repeats", examples, 0, 1 / VOCABULARY, "A B … A predicts B")
