@@ -117,6 +117,8 @@ def _build(folder: Path) -> nn.Module:
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    # the library would take a damaged file for a missing one, and look for another in its place
+    _json(folder / "tokenizer.json")
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
