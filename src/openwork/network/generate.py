@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from openwork.network.certify import first_output
 from openwork.network.inputs import Prepared
 from openwork.network.run import attach, make_plan, resolve_sources
 from openwork.network.session import Session
+from openwork.task import Inputs
 
 if TYPE_CHECKING:
     from openwork.network.network import Network
@@ -70,6 +71,8 @@ def generate(
     if max_new_tokens < 1:
         raise BadInput(f"expected max_new_tokens of at least 1; got {max_new_tokens}")
     prepared = net.preparer.prepare(inputs, side="left")
+    if prepared.layout.padded and not net.padding_holds("left"):
+        return _row_by_row(net, prepared, max_new_tokens, edits, sources, surrogates, options)
     native = callable(getattr(net.root, "generate", None))
     if not native and options:
         raise BadInput(f"this module has no generate of its own, so it takes no {sorted(options)}; it decodes greedily")
@@ -85,6 +88,35 @@ def generate(
         raise EditMissed(f"{type(missed.edit).__name__} at {missed.edit.site} never fired in {max_new_tokens} steps")
     rows = [_trimmed(row, net) for row in ids.tolist()]
     return Generation(rows, [net.decode(row) for row in rows] if net.tokenizer is not None else None, ledgers)
+
+
+def _row_by_row(
+    net: Network,
+    prepared: Prepared,
+    max_new_tokens: int,
+    edits: Any,
+    sources: dict[str, Any] | None,
+    surrogates: dict[str, Any] | None,
+    options: dict[str, Any],
+) -> Generation:
+    """Every row on its own, for architectures that padding on the left would change (state-space models)."""
+    edits = [edits] if isinstance(edits, Edit) else list(edits)
+    if sources:
+        raise BadInput(f"{net.name} generates rows of unequal length one by one; give sources one row at a time too")
+    ids: Tensor = prepared.kwargs[net.preparer.main]
+    out = Generation([], None if net.tokenizer is None else [], [])
+    for row, (offset, length) in enumerate(zip(prepared.layout.offsets, prepared.layout.lengths, strict=True)):
+        groups = {name: (rows[row],) for name, rows in prepared.layout.groups.items()}
+        tokens = tuple(ids[row, offset : offset + length].tolist())
+        here = [
+            replace(e, where=replace(e.where, rows=None)) for e in edits if e.where.rows is None or row in e.where.rows
+        ]
+        one = generate(net, Inputs((tokens,), groups), max_new_tokens, here, surrogates=surrogates, **options)
+        out.ids += one.ids
+        out.ledger += one.ledger
+        if out.texts is not None and one.texts is not None:
+            out.texts += one.texts
+    return out
 
 
 def _native(net: Network, prepared: Prepared, max_new_tokens: int, options: dict[str, Any]) -> Tensor:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from openwork.edit import UNEDITED, Edit, Substitute
-from openwork.errors import BadInput, EditMissed, UnknownName
+from openwork.edit import UNEDITED, Custom, Edit, Substitute
+from openwork.errors import BadInput, EditMissed, OpenworkError, UnknownName
 from openwork.network.apply import Context, Ledger, SourceRun, editor
 from openwork.network.certify import first_output, tracked
 from openwork.network.inputs import Prepared
@@ -255,7 +255,7 @@ def execute(
     """Run the module once under a plan."""
     if not plan.order:
         with torch.no_grad():
-            return Run(net.module(**prepared.kwargs), {}, prepared.layout)
+            return Run(called(net, prepared, plan), {}, prepared.layout)
     values: dict[str, Tensor] = {}
     with torch.set_grad_enabled(plan.grads), Session(net.root, prepared.layout.rows) as session:
         if plan.edits:
@@ -264,12 +264,28 @@ def execute(
         ledgers = attach(net, session, plan, prepared.layout, values, sources, surrogates)
         output = None
         with contextlib.suppress(Stop):
-            output = net.module(**prepared.kwargs)
+            output = called(net, prepared, plan)
         run = Run(output, values, prepared.layout, ledgers, axes_of=plan.axes(net))
         check_fired(plan, run, net)
         if metric is not None:
             _backward(net, plan, run, metric)
     return run
+
+
+def called(net: Network, prepared: Prepared, plan: Plan | None = None) -> Any:
+    """What the module returns.
+
+    Raises:
+        BadInput: if it cannot be called so; what a function of the user raises comes through as it is.
+    """
+    try:
+        return net.module(**prepared.kwargs)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        edits = [e for es in plan.edits.values() for e in es] if plan is not None else []
+        if isinstance(error, OpenworkError) or any(isinstance(e, (Custom, Substitute)) for e in edits):
+            raise
+        shapes = {k: tuple(v.shape) if isinstance(v, Tensor) else v for k, v in prepared.kwargs.items()}
+        raise BadInput(f"{net.name} failed on {shapes}: {type(error).__name__}: {error}") from error
 
 
 def check_fired(plan: Plan, run: Run, net: Network) -> None:
