@@ -77,7 +77,9 @@ def test_parts_give_the_values_of_the_whole(gpt2: Network, edits: Any) -> None:
 
 
 def test_parts_of_ragged_inputs(gpt2: Network) -> None:
-    inputs = Inputs(tuple(tuple(row[: 5 + n].tolist()) for n, row in enumerate(ids())), {"end": tuple((4,) for _ in ids())})
+    inputs = Inputs(
+        tuple(tuple(row[: 5 + n].tolist()) for n, row in enumerate(ids())), {"end": tuple((4,) for _ in ids())}
+    )
     edits = Ablate("blocks.1.mlp.out", "end")
     whole = gpt2.run(inputs, keep="blocks.1.resid_post", edits=edits)
     seen: list[Tensor] = []
