@@ -1,8 +1,9 @@
 """How often a study supports a circuit where there is none: nulls that pass the gate, and the share of false support.
 
-Four kinds, each on a network with induction planted by hand, so that the accuracy gate is passed:
+Five kinds, each on a network with induction planted by hand, so that the accuracy gate is passed:
 
-- spread: every head does an (unequal) share of the work, so that no circuit of at most half of them is faithful;
+- spread: every head does an (unequal) share of the work, judged with both ablations: with one, no circuit of at most
+  half of them is faithful; with the other, any is;
 - effects permuted: the effects found on the find split are dealt to other components of the same kind;
 - labels permuted: the find split's answers are dealt to other examples, the held-out ones are not;
 - random circuit: two random heads of each block are proposed.
@@ -32,8 +33,8 @@ from openwork.studies import StudySettings, candidates, effects, gate, validate
 from openwork.task import Task
 from openwork.tasks.examples import Example, assemble
 
-VOCABULARY, SPAN, HEADS = 64, 12, 12
-SETTINGS = StudySettings(examples=32, batch_tokens=16384)
+VOCABULARY, SPAN, HEADS = 64, 8, 8
+SETTINGS = StudySettings(examples=30, batch_tokens=16384)
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,9 @@ def random_nodes(components: Sequence[Component], rng: np.random.Generator) -> t
     return tuple(sorted(block[i] for block in blocks for i in rng.permutation(len(block))[:2]))
 
 
+MAKERS = {"spread": spread, "spread, corrupted": spread, "labels permuted": relabelled}
+
+
 def outcome(kind: str, seed: int, settings: StudySettings = SETTINGS) -> Outcome:
     """Run the deciding steps of a study (gate, effects, candidates, validation) on one null.
 
@@ -125,7 +129,9 @@ def outcome(kind: str, seed: int, settings: StudySettings = SETTINGS) -> Outcome
         AssertionError: if the network does not pass the gate: then it would be no test of what comes after.
     """
     rng = np.random.default_rng(seed)
-    net, task, found_on = {"spread": spread, "labels permuted": relabelled}.get(kind, local)(seed)
+    net, task, found_on = MAKERS.get(kind, local)(seed)
+    if kind == "spread, corrupted":
+        settings = replace(settings, ablation="corrupted")
     assert gate.check(net, task, settings, seed).passed, f"{kind} {seed} does not pass the gate"
     components = components_of(net)
     find = effects.with_positions(gate.examples_of(found_on, "find", settings.examples), seed)
@@ -154,7 +160,7 @@ def outcome(kind: str, seed: int, settings: StudySettings = SETTINGS) -> Outcome
     return Outcome(kind, seed, result.verdict, result.faithfulness.value, result.random.p_value, len(nodes))
 
 
-KINDS = ("spread", "effects permuted", "labels permuted", "random circuit")
+KINDS = ("spread", "spread, corrupted", "effects permuted", "labels permuted", "random circuit")
 
 
 def survey(nulls: int, kinds: Sequence[str] = KINDS, tell: Callable[[Outcome], None] | None = None) -> list[Outcome]:

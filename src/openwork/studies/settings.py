@@ -39,7 +39,7 @@ class StudySettings:
     alpha: float = 0.05
     random_circuits: int = 500
     random_p: float = 0.01
-    random_margin: float = 0.1
+    random_margin: float = 0.05
     ablation: Literal["corrupted", "mean"] = "mean"
     find_faithfulness: float = 0.75
     least_faithfulness: float = 0.5
