@@ -133,6 +133,11 @@ PLACES["gemma2"] = _LLAMA | {
 }
 
 
+def inner(module: nn.Module, path: str) -> Any:
+    """A module within another, or its configuration, with attributes of its own."""
+    return module.get_submodule(path)
+
+
 def places(kind: str, blocks: int) -> dict[str, Place]:
     """Site -> place, with the blocks numbered."""
     out = {}

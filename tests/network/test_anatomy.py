@@ -88,11 +88,10 @@ def test_contributions_add_up_to_the_stream(opened: Opener, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bert", "encoder"])
 def test_post_norm_contributions_add_up_within_the_norm(opened: Opener, kind: str) -> None:
     net = opened(kind)
-    first, second = (
-        (net.module.bert.encoder.layer[1].attention.output.LayerNorm, net.module.bert.encoder.layer[1].output.LayerNorm)
-        if kind == "bert"
-        else (net.module.encoder.layers[1].norm1, net.module.encoder.layers[1].norm2)
-    )
+    norms = ("encoder.layers.1.norm1", "encoder.layers.1.norm2")
+    if kind == "bert":
+        norms = ("bert.encoder.layer.1.attention.output.LayerNorm", "bert.encoder.layer.1.output.LayerNorm")
+    first, second = (net.module.get_submodule(path) for path in norms)
     names = [f"blocks.1.{p}" for p in ("resid_pre", "attn.out", "resid_mid", "mlp.out", "resid_post")]
     run = net.run(example(kind), keep=names)
     pre, attn, mid, mlp, post = (run[n] for n in names)
@@ -275,4 +274,4 @@ def test_edits_in_half_precision(dtype: torch.dtype) -> None:
     plain = net.run(token_ids(), keep="blocks.1.resid_post")["blocks.1.resid_post"]
     assert run["blocks.1.resid_post"].dtype == run.logits.dtype == dtype
     assert torch.equal(run["blocks.1.resid_post"][:, 4], plain[:, 4] + vector.to(dtype))
-    assert HEADS == net.parts("blocks.1.attn.z")
+    assert net.parts("blocks.1.attn.z") == HEADS

@@ -31,7 +31,7 @@ from openwork.site import Site, Where
 from openwork.task import Inputs, as_rows
 
 from .conftest import Opener
-from .oracle import forward, places, watch, written
+from .oracle import forward, inner, places, watch, written
 from .tiny import HEAD, WIDTH, example, token_ids
 
 ROWS, LENGTH = 3, 9
@@ -413,7 +413,7 @@ def test_patching_a_pattern(gpt2: Network) -> None:
 
 def test_a_substitute_may_read_another_site(gpt2: Network) -> None:
     edit = Substitute("blocks.1.mlp.out", by="own", reads="blocks.1.mlp.in")
-    mlp = gpt2.module.transformer.h[1].mlp
+    mlp = inner(gpt2.module, "transformer.h.1.mlp")
     run = gpt2.run(token_ids(), edits=edit, surrogates={"own": mlp})
     torch.testing.assert_close(run.logits, gpt2.run(token_ids()).logits, rtol=1e-5, atol=1e-6)
     run = gpt2.run(token_ids(), edits=edit, surrogates={"own": lambda x: 2 * x})

@@ -14,11 +14,11 @@ from openwork.network import Network
 from openwork.site import Where
 
 from .conftest import Opener
-from .oracle import Counting, allowed, attend, forward, places, rotated, watch
+from .oracle import Counting, allowed, attend, forward, inner, places, rotated, watch
 from .tiny import HEAD, HEADS, REGISTRY, example, token_ids
 
 PARTS = ("q", "k", "v", "scores", "pattern", "z")
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 BLOCK = 1
 
 
@@ -43,7 +43,7 @@ def linear(x: Tensor, module: Any) -> Tensor:
 
 def from_weights(net: Network, kind: str, kwargs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v from what the attention reads and the weights."""
-    module = net.module
+    module: Any = net.module
     if kind == "attention-only":
         block = module.blocks[BLOCK].attn
         x = watch(module, kwargs, [(f"blocks.{BLOCK}.attn", "in")])[f"blocks.{BLOCK}.attn", "in"].double()
@@ -64,7 +64,7 @@ def from_weights(net: Network, kind: str, kwargs: dict[str, Tensor]) -> tuple[Te
 
 def settings(net: Network, kind: str, queries: int, keys: int) -> dict[str, Any]:
     """How this kind of network turns products of q and k into a pattern."""
-    module = net.module
+    module: Any = net.module
     out: dict[str, Any] = {"mask": allowed(queries, keys), "scale": HEAD**-0.5}
     if kind in ("bert", "vit", "encoder"):
         out["mask"] = torch.ones(queries, keys, dtype=torch.bool)
@@ -90,8 +90,8 @@ def settings(net: Network, kind: str, queries: int, keys: int) -> dict[str, Any]
 
 def test_settings_tell_windows_apart(opened: Opener) -> None:
     """The masks above differ between the layers of a network that alternates."""
-    assert opened("gemma2").module.config.layer_types[:2] == ["sliding_attention", "full_attention"]
-    assert opened("gpt-oss").module.config.layer_types[:2] == ["sliding_attention", "full_attention"]
+    assert inner(opened("gemma2").module, "").config.layer_types[:2] == ["sliding_attention", "full_attention"]
+    assert inner(opened("gpt-oss").module, "").config.layer_types[:2] == ["sliding_attention", "full_attention"]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral", "gemma2", "bert", "vit", "attention-only"])
@@ -150,7 +150,7 @@ def test_cross_attention_reads_the_encoder(opened: Opener) -> None:
     torch.testing.assert_close(z.double(), z_expected, **CLOSE)
     place = ("encoder", "out")
     memory = watch(net.module, kwargs, [place])[place].double()
-    attention = net.module.decoder.block[1].layer[1].EncDecAttention
+    attention = inner(net.module, "decoder.block.1.layer.1.EncDecAttention")
     torch.testing.assert_close(v.double(), heads(linear(memory, attention.v)), **CLOSE)
 
 
@@ -186,15 +186,15 @@ def test_writing_a_pattern_sends_only_its_layer_through_eager(opened: Opener, ki
 @pytest.mark.parametrize("kind", REGISTRY)
 def test_the_attention_implementation_of_the_configuration_stays(opened: Opener, kind: str) -> None:
     net = opened(kind)
-    before = net.module.config._attn_implementation
+    before = inner(net.module, "").config._attn_implementation
     seen: list[str] = []
 
     def look(value: Tensor) -> Tensor:
-        seen.append(net.module.config._attn_implementation)
+        seen.append(inner(net.module, "").config._attn_implementation)
         return value
 
     net.run(example(kind), edits=Custom("blocks.1.attn.pattern", fn=look))
-    assert {before, net.module.config._attn_implementation, *seen} == {before}
+    assert {before, inner(net.module, "").config._attn_implementation, *seen} == {before}
 
 
 # -- writing --

@@ -19,12 +19,12 @@ from openwork.site import Where
 from openwork.task import Inputs
 
 from .conftest import Opener
-from .oracle import forward, watch
+from .oracle import forward, inner, watch
 from .tiny import CAUSAL, VOCABULARY, build, example, token_ids
 
 ROWS = ((5, 6, 7, 8, 9, 10, 11), (12, 13, 14), (20, 21, 22, 23, 24))
 SITES = ("blocks.1.resid_post", "blocks.1.attn.q", "blocks.1.attn.z", "blocks.0.attn.out")
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def padded(side: str) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ def test_real_token_p_of_ragged_rows_lies_at_p(opened: Opener, kind: str) -> Non
 def test_edits_reach_the_same_tokens_however_rows_are_padded(opened: Opener, kind: str, side: str) -> None:
     net = opened(kind)
     inputs = Inputs(ROWS) if side == "ragged" else padded(side)
-    options = {
+    options: dict[str, Any] = {
         "edits": [
             Ablate("blocks.0.attn.z[1]", -1),
             Scale("blocks.0.resid_post", (1, -2), factor=2.0),
@@ -115,7 +115,7 @@ def test_derived_position_ids_count_real_tokens_and_outputs_are_those_of_the_bar
     def look(module: Any, args: Any) -> None:
         seen.append(args[0].clone())
 
-    handle = gpt2.module.transformer.wpe.register_forward_pre_hook(look)
+    handle = inner(gpt2.module, "transformer.wpe").register_forward_pre_hook(look)
     kwargs = padded("left")
     try:
         run = gpt2.run(kwargs)

@@ -91,26 +91,25 @@ def test_parts_of_ragged_inputs(gpt2: Network) -> None:
         torch.testing.assert_close(row[: 5 + n], expected[: 5 + n], rtol=1e-5, atol=1e-5)
 
 
-def test_edits_of_some_rows_reach_the_same_rows_in_parts(gpt2: Network) -> None:
+def test_edits_of_some_rows_are_refused_in_parts_or_reach_the_same_rows(gpt2: Network) -> None:
+    """In a part the rows have other numbers; an error is right as well, other rows are not."""
     edits = Ablate("blocks.1.mlp.out", Where(rows=(5,)))
-    site = "blocks.1.mlp.out"
-    whole = gpt2.run(ids(), keep=[*SITES, site], edits=edits)
-    try:
-        parts = gpt2.run(ids(), keep=[*SITES, site], edits=edits, memory=BUDGET)
-    except BadInput as error:
-        assert "rows" in str(error)  # refusing is right as well; other rows would be wrong
-        return
-    torch.testing.assert_close(parts[site], whole[site], rtol=1e-6, atol=1e-6)
+    sites = [*SITES, "blocks.1.mlp.out"]
+    agree_or_refuse(gpt2, sites, edits, "blocks.1.mlp.out")
 
 
-def test_means_are_those_of_the_whole_batch_or_refused(gpt2: Network) -> None:
-    edits = Ablate("blocks.1.mlp.out", how="mean")
-    whole = gpt2.run(ids(), keep=SITES, edits=edits)
+@pytest.mark.parametrize("how", ["mean", "noise", "resample"])
+def test_statistics_are_those_of_the_whole_batch_or_refused(gpt2: Network, how: Any) -> None:
+    agree_or_refuse(gpt2, SITES, Ablate("blocks.1.mlp.out", how=how), "blocks.2.resid_post")
+
+
+def agree_or_refuse(net: Network, sites: list[str], edits: Any, site: str) -> None:
+    whole = net.run(ids(), keep=sites, edits=edits)
     try:
-        parts = gpt2.run(ids(), keep=SITES, edits=edits, memory=BUDGET)
+        parts = net.run(ids(), keep=sites, edits=edits, memory=BUDGET)
     except BadInput:
         return
-    torch.testing.assert_close(parts["blocks.2.resid_post"], whole["blocks.2.resid_post"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(parts[site], whole[site], rtol=1e-5, atol=1e-5)
 
 
 def test_values_on_the_cpu(gpt2: Network) -> None:

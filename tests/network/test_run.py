@@ -117,7 +117,7 @@ def test_norm_scale_is_the_divisor_and_writing_it_replaces_the_divisor(
     opened: Opener, kind: str, norm: str, site: str, centred: bool
 ) -> None:
     net, kwargs = opened(kind), example(kind, seed=5)
-    module = net.module.get_submodule(norm)
+    module: Any = net.module.get_submodule(norm)
     x = watch(net.module, kwargs, [(norm, "in")])[norm, "in"].double()
     x = x - x.mean(-1, keepdim=True) if centred else x
     eps = next(float(e) for n in ("eps", "variance_epsilon") if isinstance(e := getattr(module, n, None), float))

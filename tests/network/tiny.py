@@ -37,7 +37,12 @@ def _quiet(**more: Any) -> dict[str, Any]:
 
 
 def _llama_like(**more: Any) -> dict[str, Any]:
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 40, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    sizes: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 40,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+    }
     return _quiet(**{**sizes, "num_key_value_heads": 2, "head_dim": HEAD, "max_position_embeddings": CONTEXT, **more})
 
 
@@ -51,7 +56,7 @@ def llama(**more: Any) -> nn.Module:
 
 
 def granite() -> nn.Module:
-    more = {
+    more: dict[str, Any] = {
         "residual_multiplier": 0.22,
         "attention_multiplier": 0.3,
         "embedding_multiplier": 3.0,
@@ -61,8 +66,8 @@ def granite() -> nn.Module:
 
 
 def gemma2() -> nn.Module:
-    more = {"query_pre_attn_scalar": HEAD, "sliding_window": 4, "attn_logit_softcapping": 1.0}
-    return hf.Gemma2ForCausalLM(hf.Gemma2Config(**_llama_like(**more), attn_implementation="eager"))
+    more: dict[str, Any] = {"query_pre_attn_scalar": HEAD, "sliding_window": 4, "attn_logit_softcapping": 1.0}
+    return hf.Gemma2ForCausalLM(hf.Gemma2Config(**_llama_like(**more, attn_implementation="eager")))
 
 
 def mistral() -> nn.Module:
@@ -70,17 +75,22 @@ def mistral() -> nn.Module:
 
 
 def gpt_oss() -> nn.Module:
-    more = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4}
+    more: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4}
     return hf.GptOssForCausalLM(hf.GptOssConfig(**_llama_like(**more)))
 
 
 def neox() -> nn.Module:
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 40, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    sizes: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 40,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+    }
     return hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(max_position_embeddings=CONTEXT, **_quiet(**sizes)))
 
 
 def falcon() -> nn.Module:
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    sizes: dict[str, Any] = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
     return hf.FalconForCausalLM(hf.FalconConfig(multi_query=True, parallel_attn=True, **_quiet(**sizes)))
 
 
@@ -89,20 +99,37 @@ def bloom() -> nn.Module:
 
 
 def bert() -> nn.Module:
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 40, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    sizes: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 40,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+    }
     config = hf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, **sizes)
     return hf.BertForMaskedLM(config)
 
 
 def t5() -> nn.Module:
-    sizes = {"d_model": WIDTH, "d_ff": 40, "d_kv": HEAD, "num_layers": 2, "num_decoder_layers": 2, "num_heads": HEADS}
+    sizes: dict[str, Any] = {
+        "d_model": WIDTH,
+        "d_ff": 40,
+        "d_kv": HEAD,
+        "num_layers": 2,
+        "num_decoder_layers": 2,
+        "num_heads": HEADS,
+    }
     config = hf.T5Config(**_quiet(**sizes, decoder_start_token_id=1))
     return hf.T5ForConditionalGeneration(config)
 
 
 def vit() -> nn.Module:
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 40, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
-    return hf.ViTForImageClassification(hf.ViTConfig(image_size=16, patch_size=4, num_labels=5, **sizes))
+    sizes: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 40,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+    }
+    return hf.ViTForImageClassification(hf.ViTConfig(image_size=16, patch_size=4, **{**sizes, "num_labels": 5}))
 
 
 def attention_only() -> nn.Module:
@@ -211,8 +238,8 @@ REGISTRY = ("gpt2", "llama", "gemma2", "mistral", "gpt-oss", "neox", "bert", "vi
 """The kinds whose attention transformers dispatches."""
 
 
-def build(kind: str) -> nn.Module:
-    """The network of one kind: the same weights on every call."""
+def build(kind: str) -> Any:
+    """The network of one kind, an `nn.Module` with its own attributes: the same weights on every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return settled(BUILDERS[kind]())
