@@ -101,7 +101,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
 
 
 def tensor_lost(folder: Path) -> None:
-    change_tensors(folder, lambda tensors: tensors.pop(TENSOR) and None)
+    change_tensors(folder, lambda tensors: tensors.__delitem__(TENSOR))
 
 
 def tensor_misshaped(folder: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_lost_tensor_is_named(copied: Path) -> None:
 
 
 def test_not_a_number_among_the_weights(copied: Path) -> None:
-    change_tensors(copied, lambda tensors: tensors[TENSOR].fill_(torch.nan) and None)
+    change_tensors(copied, lambda tensors: tensors.update({TENSOR: tensors[TENSOR] * torch.nan}))
     with pytest.raises(BadInput, match=r"NaN or infinite weights: transformer\.h\.1\.mlp\.c_fc\.weight"):
         network.open(copied)
 
@@ -206,7 +206,9 @@ def test_a_file_instead_of_a_folder(saved: Path) -> None:
         network.open(saved / WEIGHTS)
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "nobody/nothing", "/no/such/folder", "./no/such/folder", "what is it?"])
+@pytest.mark.parametrize(
+    "name", ["no-such-model", "nobody/nothing", "/no/such/folder", "./no/such/folder", "what is it?"]
+)
 def test_a_name_that_nothing_has(name: str) -> None:
     with pytest.raises(UnknownName, match="named"):
         network.open(name)
