@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.circuit import Circuit, Node
@@ -28,6 +28,7 @@ circuits = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(circuits)
 def test_a_circuit_comes_back_equal_from_json(circuit: Circuit) -> None:
     assert Circuit.from_json(json.loads(json.dumps(circuit.to_json()))) == circuit

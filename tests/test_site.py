@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from openwork.errors import BadInput
 from openwork.site import Edge, Site, Where
 
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # type checks draw what they look at
 names = st.text("abcdefghijklmnopqrstuvwxyz_*", min_size=1, max_size=6)
 paths = st.lists(names | st.integers(0, 99).map(str), min_size=1, max_size=4).map(".".join)
 sites = st.builds(Site, paths, st.lists(st.integers(0, 300), max_size=4).map(tuple))

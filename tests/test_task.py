@@ -12,17 +12,21 @@ from hypothesis import strategies as st
 from openwork.errors import BadInput
 from openwork.task import Inputs, Metric, Task, as_rows, split_rows
 
-DIFFERENCE = Metric("difference", "nats", lambda logits, right, wrong: (logits.gather(1, right[:, None]) - logits.gather(1, wrong[:, None]))[:, 0])  # fmt: skip  # noqa: E501
+
+def difference(logits: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
+    rows = torch.arange(len(right))
+    return logits[rows, right] - logits[rows, wrong]
+
+
+DIFFERENCE = Metric("difference", "nats", difference)
 
 
 def task(n: int = 6, **more: Any) -> Task:
     clean = Inputs(tuple((r, r + 1, r + 2) for r in range(n)), {"name": tuple((r % 3,) for r in range(n))})
     corrupted = Inputs(tuple((r, r + 5, r + 2) for r in range(n)))
-    given_fields: dict[str, Any] = {
-        "name": "toy", "clean": clean, "corrupted": corrupted, "answer": tuple(range(n)), "wrong": tuple(range(1, n + 1)),
-        "at": (2,) * n, "metric": DIFFERENCE, "chance": 0.5, "held_out": frozenset({1, 4}),
-    }  # fmt: skip
-    return Task(**(given_fields | more))
+    fields: dict[str, Any] = {"clean": clean, "corrupted": corrupted, "answer": tuple(range(n))}
+    fields |= {"wrong": tuple(range(1, n + 1)), "at": (2,) * n, "held_out": frozenset({1, 4})}
+    return Task(name="toy", metric=DIFFERENCE, chance=0.5, **(fields | more))
 
 
 def test_the_splits_part_the_rows_and_keep_each_together() -> None:
