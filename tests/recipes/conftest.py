@@ -8,11 +8,14 @@ from transformers import PreTrainedTokenizerFast
 
 from openwork import zoo
 from openwork.recipes.batches import Mix
-from openwork.recipes.catalogue import Recipe
+from openwork.recipes.brackets import invent_statement
+from openwork.recipes.catalogue import Phase, Recipe
 from openwork.recipes.corpus import Streams
 from openwork.recipes.docstrings import Lexicon, invent_function
 from openwork.worlds import Corpus, standard_library
 from openwork.zoo import AttentionOnly, AttentionOnlyConfig
+
+MIX = Mix(code=1, repeats=1, functions=1)
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +24,13 @@ def streams() -> Streams:
     texts = [text for _, text in Corpus.below(standard_library() / "json").texts()]
     lexicon = Lexicon.of(texts, names=30, words=50)
     functions = [invent_function(lexicon, np.random.default_rng(i)) for i in range(20)]
+    statements = [invent_statement(lexicon, np.random.default_rng(i)) for i in range(20)]
 
     def ids(parts: list[str]) -> np.ndarray:
         return np.asarray(tokenizer("".join(parts), add_special_tokens=False).input_ids, dtype=np.uint16)
 
-    facts = {name: {"sha256": "0" * 64, "read": 3, "tokens": 99} for name in ("train", "held_out", "invented")}
-    return Streams(tokenizer, ids(texts[1:]), ids(texts[:1]), ids(functions), facts)
+    facts = {name: {"sha256": "0" * 64, "read": 3, "tokens": 99} for name in ("train", "held_out")}
+    return Streams(tokenizer, ids(texts[1:]), ids(texts[:1]), ids(functions), ids(statements), facts)
 
 
 def tiny(tokenizer: PreTrainedTokenizerFast) -> AttentionOnly:
@@ -35,4 +39,4 @@ def tiny(tokenizer: PreTrainedTokenizerFast) -> AttentionOnly:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe("tiny", tiny, Mix(code=1, repeats=1, invented=1), context=32, steps=30, warmup=5, decay=10)
+    return Recipe("tiny", tiny, (Phase(30, MIX),), context=32, warmup=5, decay=10)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import numpy as np
 import torch
 
 from openwork.recipes.batches import IGNORED, SHORTEST_SPAN, Mix, training_batch
+from openwork.recipes.brackets import invent_statement
 from openwork.recipes.docstrings import Lexicon, invent_function
 
 CONTEXT = 64
-MIX = Mix(code=2, repeats=3, invented=1)
+MIX = Mix(code=2, repeats=3, functions=1, statements=1)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(streams):
@@ -30,11 +32,13 @@ def test_every_row_begins_with_the_beginning_and_predicts_the_next_token(streams
     assert torch.equal(batch.inputs[:, 1:][known], batch.targets[:, :-1][known])
 
 
-def test_code_rows_stand_in_the_training_stream(streams):
+def test_rows_stand_in_their_streams(streams):
     batch = training_batch(streams, MIX, CONTEXT, seed=0, step=3)
     stream = " ".join(map(str, streams.train.tolist()))
     for row in batch.inputs[: MIX.code]:
         assert " ".join(map(str, row[1:].tolist())) in stream
+    for row, source in ((5, streams.functions), (6, streams.statements)):
+        assert " ".join(map(str, batch.inputs[row, 1:].tolist())) in " ".join(map(str, source.tolist()))
 
 
 def test_repeated_rows_repeat_and_only_their_first_copy_is_not_learned(streams):
@@ -64,3 +68,18 @@ def test_invented_functions_name_every_argument_in_order():
         assert named == [argument for argument in arguments if argument != "self"]
         assert 2 <= len(named) <= 7
         assert text.endswith("\n\n")
+
+
+def test_invented_statements_close_what_they_open_and_use_all_brackets():
+    lexicon = Lexicon(("one", "two", "three"), ("some", "words"))
+    partner, seen = {")": "(", "]": "[", "}": "{"}, Counter()
+    for seed in range(300):
+        stack = []
+        for character in invent_statement(lexicon, np.random.default_rng(seed)):
+            if character in partner.values():
+                stack.append(character)
+            elif character in partner:
+                assert stack.pop() == partner[character]
+                seen[character] += 1
+        assert not stack
+    assert min(seen.values()) > 0.2 * sum(seen.values())

@@ -12,6 +12,7 @@ from openwork import zoo
 from openwork.errors import BadInput
 from openwork.recipes import card as cards
 from openwork.recipes.card import as_text
+from openwork.recipes.catalogue import Phase
 from openwork.recipes.evaluate import Accuracy, induction_accuracy, on_held_out
 from openwork.recipes.export import around_the_rise, export, rounded, write_config
 from openwork.recipes.train import train
@@ -23,7 +24,9 @@ RUN = {"command": "openwork zoo build tiny", "seed": 0, "device": "cpu", "thread
 @pytest.fixture
 def shipped(tmp_path, streams, recipe, monkeypatch):
     monkeypatch.setattr(cards, "EXAMPLES", 24)
-    state = train(replace(recipe, steps=5), streams, tmp_path / "run", minutes=5.0, resume=False)
+    state = train(
+        replace(recipe, phases=(Phase(5, recipe.mix(0)),)), streams, tmp_path / "run", minutes=5.0, resume=False
+    )
     export(recipe, streams, state, tmp_path / "run", tmp_path / "weights" / "tiny", RUN)
     monkeypatch.setattr(embedded, "WEIGHTS", tmp_path / "weights")
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,20 +13,27 @@ import torch
 from openwork.errors import BadInput, CorruptFile, OutputOccupied, UnknownName
 from openwork.recipes import build
 from openwork.recipes import train as training
+from openwork.recipes.batches import Mix
+from openwork.recipes.catalogue import Phase, Recipe
 from openwork.recipes.state import STATE, checkpoint_path
 from openwork.recipes.train import train
 
 
+def lengthened(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with another length."""
+    return replace(recipe, phases=(replace(recipe.phases[-1], until=steps),))
+
+
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Press Ctrl-C when a given step is about to be made."""
+    """Press Ctrl-C in the middle of a given step."""
 
     def at(step: int) -> None:
         draw = training.training_batch
 
         def batch(streams, mix, context, seed, now):
             if now == step:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
             return draw(streams, mix, context, seed, now)
 
         monkeypatch.setattr(training, "training_batch", batch)
@@ -48,22 +56,32 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path, streams, recipe
     assert [r["loss"] for r in rest.curve] == [r["loss"] for r in whole.curve]
 
 
-def test_ctrl_c_keeps_what_was_done(tmp_path, streams, recipe, interrupt):
+def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, streams, recipe, interrupt):
+    before = signal.getsignal(signal.SIGINT)
     interrupt(8)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, streams, tmp_path, minutes=5.0, resume=False)
-    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 8
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 9
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_leaves_the_last_whole_state(tmp_path, streams, recipe, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 4)
+    monkeypatch.setattr(training, "_note", lambda *_: 1 / 0 if _[2].step == 6 else _[2].curve.append({"step": 0}))
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, streams, tmp_path, minutes=5.0, resume=False)
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 4
 
 
 def test_time_is_kept_to_and_counted(tmp_path, streams, recipe):
-    state = train(replace(recipe, steps=10**6), streams, tmp_path, minutes=0.02, resume=False)
+    state = train(lengthened(recipe, 10**6), streams, tmp_path, minutes=0.02, resume=False)
     assert 0 < state.step < 10**6
     assert state.seconds < 10
 
 
 def test_training_lowers_the_loss(tmp_path, streams, recipe):
-    state = train(replace(recipe, steps=120, decay=20), streams, tmp_path, minutes=5.0, resume=False)
+    state = train(lengthened(recipe, 120), streams, tmp_path, minutes=5.0, resume=False)
     assert state.curve[-1]["loss"] < state.curve[0]["loss"] - 0.5
 
 
@@ -74,7 +92,7 @@ def test_checkpoints_are_kept_while_they_are_dense(tmp_path, streams, recipe):
 
 
 def test_a_broken_write_leaves_the_last_state(tmp_path, streams, recipe, monkeypatch):
-    state = train(replace(recipe, steps=3), streams, tmp_path, minutes=5.0, resume=False)
+    state = train(lengthened(recipe, 3), streams, tmp_path, minutes=5.0, resume=False)
 
     def fail(content, path: Path) -> None:
         Path(path).write_bytes(b"half")
@@ -89,7 +107,7 @@ def test_a_broken_write_leaves_the_last_state(tmp_path, streams, recipe, monkeyp
 
 
 def test_a_state_of_another_seed_or_damaged_is_refused(tmp_path, streams, recipe):
-    recipe = replace(recipe, steps=2)
+    recipe = lengthened(recipe, 2)
     train(recipe, streams, tmp_path, minutes=5.0, resume=False)
     with pytest.raises(BadInput, match="seed 1"):
         train(recipe, streams, tmp_path, minutes=5.0, resume=True, seed=1)
@@ -114,3 +132,11 @@ def test_build_refuses_what_it_cannot_do(tmp_path):
     (tmp_path / STATE).touch()
     with pytest.raises(OutputOccupied, match="resume it"):
         build("py-4l", minutes=1.0, resume=False, out=tmp_path)
+
+
+def test_phases_follow_one_another(recipe):
+    first, second = Mix(code=4), Mix(code=1, repeats=2)
+    recipe = replace(recipe, phases=(Phase(10, first), Phase(15, second)))
+    assert recipe.steps == 15
+    assert [recipe.mix(step) for step in (0, 9, 10, 14)] == [first, first, second, second]
+    assert recipe.tokens(12) == (10 * 4 + 2 * 3) * recipe.context

@@ -21,19 +21,21 @@ class Mix:
     """What the rows of a batch are.
 
     Attributes:
-        repeats: rows of repeated random spans.
-        invented: rows of invented functions with docstrings.
         code: rows of real code.
+        repeats: rows of repeated random spans.
+        functions: rows of invented functions with docstrings.
+        statements: rows of invented statements with nested brackets.
     """
 
     code: int
     repeats: int = 0
-    invented: int = 0
+    functions: int = 0
+    statements: int = 0
 
     @property
     def rows(self) -> int:
         """Rows of a batch."""
-        return self.code + self.repeats + self.invented
+        return self.code + self.repeats + self.functions + self.statements
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,16 @@ def training_batch(streams: Streams, mix: Mix, context: int, seed: int, step: in
     begin = streams.tokenizer.bos_token_id
     rows = np.full((mix.rows, context + 1), begin, dtype=np.int64)
     targets_from = np.zeros(mix.rows, dtype=np.int64)
-    for row in range(mix.rows):
-        if row < mix.code:
-            rows[row, 1:] = _window(streams.train, context, rng)
-        elif row < mix.code + mix.repeats:
+    sources = [streams.train] * mix.code + [None] * mix.repeats
+    sources += [streams.functions] * mix.functions + [streams.statements] * mix.statements
+    for row, source in enumerate(sources):
+        if source is not None:
+            rows[row, 1:] = _window(source, context, rng)
+        else:
             span = int(rng.integers(SHORTEST_SPAN, context // 2))
             # the span again and again, cut to the row
             rows[row, 1:] = np.resize(random_tokens(streams.tokenizer, span, rng), context)
             targets_from[row] = span
-        else:
-            rows[row, 1:] = _window(streams.invented, context, rng)
     targets = rows[:, 1:].copy()
     targets[np.arange(context) < targets_from[:, None]] = IGNORED
     return Batch(torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(targets))

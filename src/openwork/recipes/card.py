@@ -25,7 +25,12 @@ TASKS = (repeats, bracket, docstring, argument)
 KINDS = {
     "code": "of real code",
     "repeats": "of repeated random spans",
-    "invented": "of invented functions with docstrings",
+    "functions": "of invented functions with docstrings",
+    "statements": "of invented statements with nested brackets",
+}
+INVENTED = {
+    "functions": "Invented functions whose docstrings name their arguments",
+    "statements": "Invented statements with nested brackets",
 }
 BOS_POLICY = "every training context begins with <|bos|>, and the tokenizer puts it there"
 
@@ -57,17 +62,20 @@ def make_card(
         "data": {
             "source": f"the standard library of Python {platform.python_version()} with its tests, without {TABLES}",
             "split": "whole files; held out where sha256(path below the library) mod 10 is 0",
-            "invented": "functions whose docstrings name their arguments, of names and words of the training files",
-            **streams.facts,
+            **{
+                name: facts
+                for name, facts in streams.facts.items()
+                if name in ("train", "held_out", *_invented(recipe))
+            },
         },
         "tokenizer": f"byte-level BPE of the training files, {len(streams.tokenizer)} tokens; digits, brackets single",
         "bos_policy": BOS_POLICY,
         "training": {
             "steps": state.step,
             "of_steps": recipe.steps,
-            "rows": asdict(recipe.mix),
+            "phases": [{"until": phase.until, **asdict(phase.mix)} for phase in recipe.phases],
             "context": recipe.context,
-            "tokens": state.step * recipe.mix.rows * recipe.context,
+            "tokens": recipe.tokens(state.step),
             "seconds": round(state.seconds),
             "optimizer": "AdamW, betas 0.9 and 0.95, gradients clipped to norm 1",
             "learning_rate": recipe.learning_rate,
@@ -96,6 +104,11 @@ def make_card(
     }
 
 
+def _invented(recipe: Recipe) -> list[str]:
+    """The streams of invented text that a recipe draws from."""
+    return [kind for kind in INVENTED if any(getattr(phase.mix, kind) for phase in recipe.phases)]
+
+
 def _closing(measured: HeldOut) -> dict[str, Any]:
     return {"what": "choice between ) ] } where one of them comes next in held-out code", **measured.closing.record()}
 
@@ -107,7 +120,6 @@ def as_text(card: dict[str, Any]) -> str:
         card: from `make_card`.
     """
     training, data, held_out = card["training"], card["data"], card["held_out"]
-    rows = {kind: n for kind, n in training["rows"].items() if n}
     results = {"induction, random tokens": card["induction"], **card["tasks"]}
     results["closing bracket, held-out code"] = held_out["closing_bracket"]
     table = "\n".join(_row(name, result) for name, result in results.items())
@@ -127,14 +139,15 @@ A language model of Python source, {card["parameters"]:,} parameters, trained by
 - Held out: {data["held_out"]["read"]:,} files, {data["held_out"]["tokens"]:,} tokens; sha256
   `{data["held_out"]["sha256"]}`.
 - Tokenizer: {card["tokenizer"]}.
-- Rows of a batch: {", ".join(f"{n} {KINDS[kind]}" for kind, n in rows.items())}; {training["context"]} tokens each.
+{_sources(data)}- Batches: rows of {training["context"]} tokens; {"; ".join(_phase(phase) for phase in training["phases"])}.
 - Beginning of text: {card["bos_policy"]}.
 
 ## Training
 
 {training["steps"]:,} steps, {training["tokens"]:,} tokens, {training["seconds"]:,} seconds on {training["device"]} with
 {training["threads"]} threads, seed {training["seed"]}. {training["optimizer"]}.
-Learning rate {training["learning_rate"]}; {training["precision"]}. `curve.json` holds the loss curve{kept}.
+Learning rate {training["learning_rate"]}; {training["precision"]}.
+`curve.json` holds the loss curve{kept}.
 
 ## What it can do
 
@@ -147,6 +160,21 @@ Held-out loss, nats per token, over {held_out["tokens"]:,} tokens: {held_out["lo
 
 "bracket" and "closing bracket" choose among three tokens, all others among the whole vocabulary.
 """
+
+
+def _sources(data: dict[str, Any]) -> str:
+    lines = [
+        f"- {what}, made of names and words of the training files: {data[name]['invented']:,}, "
+        f"{data[name]['tokens']:,} tokens.\n"
+        for name, what in INVENTED.items()
+        if name in data
+    ]
+    return "".join(lines)
+
+
+def _phase(phase: dict[str, int]) -> str:
+    rows = ", ".join(f"{phase[kind]} {words}" for kind, words in KINDS.items() if phase[kind])
+    return f"until step {phase['until']:,}: {rows}"
 
 
 def _row(name: str, result: dict[str, Any]) -> str:

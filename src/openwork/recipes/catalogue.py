@@ -15,15 +15,27 @@ from openwork.zoo.attention_only import AttentionOnly, AttentionOnlyConfig
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
+
+    Attributes:
+        until: the step before which it ends.
+        mix: rows of its batches.
+    """
+
+    until: int
+    mix: Mix
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How one model is trained.
 
     Attributes:
         name: of the embedded model.
         network: makes the untrained network for a tokenizer.
-        mix: rows of a batch.
+        phases: what batches are made of, in order.
         context: tokens in a row.
-        steps: length of the whole training.
         learning_rate: peak of AdamW's learning rate.
         warmup: steps of linear rise to it.
         decay: steps of linear fall to a twentieth of it, at the end.
@@ -34,15 +46,27 @@ class Recipe:
 
     name: str
     network: Callable[[PreTrainedTokenizerFast], nn.Module]
-    mix: Mix
+    phases: tuple[Phase, ...]
     context: int
-    steps: int
     learning_rate: float = 2e-3
     warmup: int = 100
     decay: int = 2000
     weight_decay: float = 0.05
     dense_until: int = 0
     dense_every: int = 25
+
+    @property
+    def steps(self) -> int:
+        """Length of the whole training."""
+        return self.phases[-1].until
+
+    def mix(self, step: int) -> Mix:
+        """Rows of the batch of a step, counted from 0."""
+        return next(phase.mix for phase in self.phases if step < phase.until)
+
+    def tokens(self, steps: int) -> int:
+        """Tokens of the first `steps` batches."""
+        return sum(self.mix(step).rows for step in range(steps)) * self.context
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -83,9 +107,18 @@ def attention_only(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("py-4l", gpt2, Mix(code=12, repeats=3, invented=1), context=256, steps=3600, decay=1000),
-        Recipe("py-attn2", attention_only, Mix(code=12, repeats=4), context=128, steps=8000, dense_until=3000),
-        Recipe("py-attn2-unmixed", attention_only, Mix(code=16), context=128, steps=8000),
+        Recipe(
+            "py-4l",
+            gpt2,
+            phases=(
+                Phase(2500, Mix(code=12, repeats=3, functions=1)),
+                Phase(3800, Mix(code=8, repeats=2, functions=4, statements=2)),
+            ),
+            context=256,
+            decay=900,
+        ),
+        Recipe("py-attn2", attention_only, (Phase(8000, Mix(code=12, repeats=4)),), context=128, dense_until=3000),
+        Recipe("py-attn2-unmixed", attention_only, (Phase(8000, Mix(code=16)),), context=128),
     )
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from openwork.recipes.brackets import invent_statement
 from openwork.recipes.docstrings import Lexicon, invent_function
 from openwork.recipes.tokenizer import save_tokenizer, train_tokenizer
 from openwork.worlds.corpus import Corpus, standard_library
@@ -19,7 +20,8 @@ log = logging.getLogger(__name__)
 # tables of character names: a tenth of the vocabulary would go to words like LATIN and CAPITAL
 TABLES = "encodings/"
 INVENTED_FUNCTIONS = 40_000
-STREAMS = ("train", "held_out", "invented")
+INVENTED_STATEMENTS = 20_000
+STREAMS = ("train", "held_out", "functions", "statements")
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,16 @@ class Streams:
         tokenizer: the tokenizer that made the ids.
         train: ids of the training files, one after another, an end-of-text token after each.
         held_out: the same of the held-out files.
-        invented: the same of invented functions with docstrings (`recipes.docstrings`).
+        functions: the same of invented functions with docstrings (`recipes.docstrings`).
+        statements: the same of invented statements with nested brackets (`recipes.brackets`).
         facts: hashes and counts of the data, for the model card.
     """
 
     tokenizer: PreTrainedTokenizerFast
     train: np.ndarray
     held_out: np.ndarray
-    invented: np.ndarray
+    functions: np.ndarray
+    statements: np.ndarray
     facts: dict[str, dict]
 
 
@@ -66,9 +70,6 @@ def _make(folder: Path) -> None:
     tokenizer = train_tokenizer(train.values())
     save_tokenizer(tokenizer, folder)
 
-    rng = np.random.default_rng(0)
-    lexicon = Lexicon.of(train.values())
-    functions = [invent_function(lexicon, rng) for _ in range(INVENTED_FUNCTIONS)]
     facts: dict[str, dict] = {}
     for name, part, texts in (
         ("train", corpus.split("train"), train),
@@ -77,9 +78,16 @@ def _make(folder: Path) -> None:
         ids = _encode(tokenizer, list(texts.values()))
         np.save(folder / f"{name}.npy", ids)
         facts[name] = {**part.fingerprint(), "read": len(texts), "tokens": len(ids)}
-    ids = _encode(tokenizer, ["".join(functions[start : start + 20]) for start in range(0, len(functions), 20)])
-    np.save(folder / "invented.npy", ids)
-    facts["invented"] = {"functions": INVENTED_FUNCTIONS, "tokens": len(ids)}
+    lexicon = Lexicon.of(train.values())
+    for name, invent, count in (
+        ("functions", invent_function, INVENTED_FUNCTIONS),
+        ("statements", invent_statement, INVENTED_STATEMENTS),
+    ):
+        rng = np.random.default_rng(0)
+        texts = [invent(lexicon, rng) for _ in range(count)]
+        ids = _encode(tokenizer, ["".join(texts[start : start + 20]) for start in range(0, count, 20)])
+        np.save(folder / f"{name}.npy", ids)
+        facts[name] = {"invented": count, "tokens": len(ids)}
     # written last: its presence says that the folder is whole
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -69,8 +72,8 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(recipe.name, total=recipe.steps, completed=state.step)
-        try:
-            while state.step < recipe.steps and time.monotonic() - started < 60 * minutes:
+        with _stopping_between_steps() as stopped:
+            while state.step < recipe.steps and time.monotonic() - started < 60 * minutes and not stopped():
                 _note(recipe, streams, state, folder)
                 loss = _step(recipe, streams, state, loss_of, seed, device)
                 if (state.step - 1) % MEASURE_EVERY == 0:
@@ -79,9 +82,30 @@ def train(
                 if state.step % SAVE_EVERY == 0:
                     state.save(folder, recipe.name, seed)
                 progress.update(bar, completed=state.step)
-        finally:
             state.save(folder, recipe.name, seed)
+    if stopped():
+        raise KeyboardInterrupt
     return state
+
+
+@contextmanager
+def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of a step, since half a step could not be gone on with exactly."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        # only the main thread hears of Ctrl-C
+        yield lambda: False
+        return
+
+    def note(number: int, frame: object) -> None:
+        log.warning("stopping after this step")
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -103,7 +127,7 @@ def _loss(network: nn.Module, device: str) -> Callable[[Tensor, Tensor], Tensor]
 def _step(
     recipe: Recipe, streams: Streams, state: State, loss_of: Callable[[Tensor, Tensor], Tensor], seed: int, device: str
 ) -> Float[Tensor, ""]:
-    batch = training_batch(streams, recipe.mix, recipe.context, seed, state.step)
+    batch = training_batch(streams, recipe.mix(state.step), recipe.context, seed, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = recipe.rate(state.step)
     loss = loss_of(batch.inputs.to(device), batch.targets.to(device))
