@@ -102,7 +102,9 @@ def test_bad_input_is_one_clear_error(words: list[str], said: str, call: Callabl
 
 
 def test_a_jsonl_line_that_does_not_parse_is_named(call: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text('{"clean": "x = a", "corrupted": "x = b", "answer": " +", "wrong": " -"}\n{oops\n')
+    (tmp_path / "mine.jsonl").write_text(
+        '{"clean": "x = a", "corrupted": "x = b", "answer": " +", "wrong": " -"}\n{oops\n'
+    )
     done = call("study", NAME, "--task", "mine.jsonl", "--quiet")
     assert done.exit_code == 1
     assert "line 2" in done.stderr
