@@ -123,6 +123,7 @@ def as_text(card: dict[str, Any]) -> str:
     results = {"induction, random tokens": card["induction"], **card["tasks"]}
     results["closing bracket, held-out code"] = held_out["closing_bracket"]
     table = "\n".join(_row(name, result) for name, result in results.items())
+    phases = "; ".join(_phase(phase) for phase in training["phases"])
     kept = "; `checkpoints/` holds the weights on the way" if training["checkpoints"] else ""
     return f"""# {card["name"]}
 
@@ -139,7 +140,7 @@ A language model of Python source, {card["parameters"]:,} parameters, trained by
 - Held out: {data["held_out"]["read"]:,} files, {data["held_out"]["tokens"]:,} tokens; sha256
   `{data["held_out"]["sha256"]}`.
 - Tokenizer: {card["tokenizer"]}.
-{_sources(data)}- Batches: rows of {training["context"]} tokens; {"; ".join(_phase(phase) for phase in training["phases"])}.
+{_sources(data)}- Batches: rows of {training["context"]} tokens; {phases}.
 - Beginning of text: {card["bos_policy"]}.
 
 ## Training

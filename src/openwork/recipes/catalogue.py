@@ -77,7 +77,7 @@ class Recipe:
 
 def gpt2(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
     """Four layers of GPT-2, width 192, six heads, context 256, tied embeddings, no dropout."""
-    begin, end, pad = (tokenizer.convert_tokens_to_ids(token) for token in (BOS, EOS, PAD))
+    begin, end, pad = (tokenizer.backend_tokenizer.token_to_id(token) for token in (BOS, EOS, PAD))
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=256,
