@@ -154,7 +154,7 @@ def outcome(kind: str, seed: int, settings: StudySettings = SETTINGS) -> Outcome
         named = {str(c): c for c in components}
         nodes = tuple(named[n.site] for c in chosen.candidates if c.selected for n in c.nodes)
     hypotheses = validate.rivals(net, judge, table, nodes)
-    result, _ = validate.validate(
+    result, _, _ = validate.validate(
         kind, nodes, judge, Judge(held_out, components, settings.ablation, means), hypotheses, settings, seed
     )
     return Outcome(kind, seed, result.verdict, result.faithfulness.value, result.random.p_value, len(nodes))

@@ -10,6 +10,7 @@ import torch
 
 from openwork.errors import BadInput, CorruptFile, Misaligned, OutputOccupied, TaskFailed
 from openwork.faithfulness.planted import Plant
+from openwork.finding import Evidence, Finding
 from openwork.studies import load_arrays, load_study, pipeline, require_supported, study
 from openwork.task import Inputs
 
@@ -59,6 +60,14 @@ def test_all_steps_and_their_arrays_are_there(done, folder) -> None:
     assert arrays["effects/values"].shape == (3, 26, done.task.n_find)
     assert arrays["validation/random"].shape == (done.validation.random.n,)
     assert load_study(folder).model_dump() == done.model_dump() or timeless(folder)["key"] == done.key
+
+
+def test_the_claim_is_written_as_a_finding(done, folder) -> None:
+    finding = Finding.from_json((folder / "finding.json").read_text())
+    assert finding.verdict == done.status
+    assert finding.evidence is Evidence.HELD_OUT
+    assert finding.estimate == pytest.approx(done.validation.faithfulness.value)
+    assert "blocks.1.attn.z[7]" in finding.claim
 
 
 def test_knocking_it_out_costs_more_than_random_circuits(done) -> None:

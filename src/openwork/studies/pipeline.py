@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from openwork.errors import TaskFailed
+from openwork.evidence import Judgement, record_provenance
 from openwork.faithfulness.circuits import Judge
 from openwork.faithfulness.components import Component, components_of
 from openwork.faithfulness.measure import Meter, mean_values
+from openwork.store.files import write_text
 from openwork.store.hashing import hash_json, hash_state
 from openwork.studies import candidates, clusters, effects, gate, roles, side_effects, validate
 from openwork.studies.persist import Folder
@@ -30,6 +32,7 @@ from openwork.task import Batch, Task
 if TYPE_CHECKING:
     from openwork.network import Network
 
+FINDING = "finding.json"
 SHOWN_EXAMPLES = 4
 ARRAYS = {
     "effects/values": "(method, component, example): effects of components on the find split, in the metric's unit",
@@ -58,7 +61,7 @@ def study(
         task: the behaviour.
         text: ordinary text for co-activation, brackets and side effects: the text itself, a path, or None for
             openwork's own source.
-        out: the folder for ``study.json`` and ``arrays.npz``.
+        out: the folder for ``study.json``, ``arrays.npz`` and ``finding.json``.
         settings: how much of what.
         seed: of every random choice.
         quiet: no progress on stderr.
@@ -207,10 +210,26 @@ class _Steps:
         s, find = self.settings, self._judge(self.meter)
         held_out = self._judge(Meter(self.net, self.held_out, self.task.metric, s.batch_tokens))
         hypotheses = validate.rivals(self.net, find, self._table, circuit)
-        result, arrays = validate.validate(
+        result, arrays, judgement = validate.validate(
             found.selected, circuit, find, held_out, hypotheses, s, self.seed, self.reporter.tick
         )
+        self._write_finding(judgement)
         return {"validation": result}, arrays
+
+    def _write_finding(self, judgement: Judgement) -> None:
+        """``finding.json``: the claim with all that is needed to repeat it."""
+        study = self.record
+        provenance = record_provenance(
+            study.model.name,
+            study.model.sha256,
+            study.task.sha256,
+            study.model.device,
+            study.model.dtype,
+            study.command,
+        )
+        claim = f"{', '.join(map(str, self._circuit))} carry {study.task.name} in {study.model.name}"
+        finding = judgement.finding(claim, self.seed, provenance, study.settings)
+        write_text(self.folder.path / FINDING, finding.to_json() + "\n")
 
     def _roles(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         circuit = self._circuit

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openwork.evidence import Measurement
+from openwork.evidence import Judgement, Measurement
 from openwork.evidence import judge as judge_claim
 from openwork.faithfulness.circuits import Judge, Table
 from openwork.faithfulness.components import Component, count_alike, describe_profile, random_circuits
@@ -74,7 +74,7 @@ def validate(
     settings: StudySettings,
     seed: int,
     tick: Tick = silent,
-) -> tuple[Validation, dict[str, np.ndarray]]:
+) -> tuple[Validation, dict[str, np.ndarray], Judgement]:
     """Judge a circuit on the held-out split.
 
     A random circuit does as well when its faithfulness comes within `random_margin` of the circuit's. The rival to beat
@@ -91,7 +91,8 @@ def validate(
         tick: told the share that is done.
 
     Returns:
-        The record, and arrays: f of the circuit and its rivals on each example, mean f of each random circuit.
+        The record; arrays: f of the circuit and its rivals on each example, mean f of each random circuit; and the
+        judgement that the record tells of.
     """
     criteria = Criteria(min_effect=settings.least_faithfulness, unit=UNIT, alpha=settings.random_p)
     names = list(hypotheses)
@@ -137,11 +138,12 @@ def validate(
         criteria=_criteria(judgement.measurement, criteria),
         reason="; ".join(judgement.reasons),
     )
-    return result, {
+    arrays = {
         "validation/circuit": own,
         "validation/rivals": rival_values,
         "validation/random": random_values.mean(1),
     }
+    return result, arrays, judgement
 
 
 def _rivals(
