@@ -157,7 +157,8 @@ class Surveyor:
 
     def _in(self, call: Call, path: Path, flat: bool = False) -> ModulePort:
         port = input_port(call, path, repeated=call.module in self.repeated)
-        return replace(port, flat=True) if flat else port
+        also = tuple(p for p, t in call.inputs.items() if p != path and same(t, call.inputs[path]))
+        return replace(port, flat=flat, also=also)
 
     # -- outside the blocks --
 
@@ -278,12 +279,18 @@ class Surveyor:
                 middle = step.base
                 for t in done:
                     middle = middle + (t.value if t.gain == 1.0 else t.value * t.gain)
-                readers = [c for c in block.call.descendants() if c.start > term.call.end]
-                if len(done) == 1 and any(
-                    t.shape == middle.shape and deviation(t, middle) <= 1e-6 for c in readers for t in c.inputs.values()
-                ):
-                    mid = MidPort(self._in(block.call, block.pre), port)
-                    checks = [Check("read by the next sub-layer", 0.0, 0.0)]
+                readers = [
+                    (deviation(t, middle), c, p)
+                    for c in block.call.descendants()
+                    if c.start > term.call.end
+                    for p, t in c.inputs.items()
+                    if t.shape == middle.shape
+                ]
+                off, reader, path = min(readers, key=lambda r: r[0], default=(float("inf"), None, ()))
+                if len(done) == 1 and reader is not None and off <= 1e-6:
+                    exactly = self._in(reader, path) if off == 0 else None
+                    mid = MidPort(self._in(block.call, block.pre), port, exactly)
+                    checks = [Check("read by the next sub-layer", off, 1e-6)]
                     yield Found(f"{block.name}.resid_mid", mid, middle, axes, checks)
 
     def _input(self, block: Block, layer: SubLayer) -> tuple[Call, Path] | None:

@@ -189,7 +189,7 @@ def direct_weights(visits: Visits, query: Tensor, key: Tensor, mask: Tensor | No
         key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(-1, -2))
     if mask is not None:
-        scores = scores + mask
+        scores += mask
     if "scores" in visits:
         visits["scores"](scores)
     if "pattern" in visits:

@@ -19,7 +19,7 @@ from torch import Tensor
 from openwork.network.paths import Path
 from openwork.network.record import Call, Trace, same
 
-MAX_TERMS = 4
+MAX_TERMS = 5
 """The largest number of tensors that are tried as one sum."""
 
 MAX_SUBSETS = 100_000
@@ -119,9 +119,9 @@ def block_lists(trace: Trace) -> list[list[Block]]:
     """
     groups: dict[tuple[str, int], list[Call]] = defaultdict(list)
     for call in trace.calls:
-        match = re.fullmatch(r"(.*?)\.?(\d+)", call.name)
+        match = re.fullmatch(r"(?:(.*)\.)?(\d+)", call.name)
         if match and call.end >= 0 and len(call.descendants()) >= 2:
-            groups[match[1], id(call.parent)].append(call)
+            groups[match[1] or "", id(call.parent)].append(call)
     lists: list[list[Block]] = []
     for (path, _), calls in groups.items():
         found = [_block(path, call) for call in calls]
@@ -133,10 +133,16 @@ def block_lists(trace: Trace) -> list[list[Block]]:
         links = [b.chained for b in blocks[:-1]]
         if 2 * sum(map(bool, links)) >= len(links) or all(b.sums for b in blocks):
             lists.append(blocks)
-    explained = [x for x in lists if any(b.sums for b in x)]
+    lists = [x for x in lists if _explained(x) >= _explained([b for y in lists if _inside(y, x) for b in y])]
+    explained = [x for x in lists if _explained(x)]
     several = [x for x in explained if len(x) > 1] or [x for x in lists if len(x) > 1]
     kept = several or explained
     return [x for x in kept if not any(_inside(x, y) for y in kept)]
+
+
+def _explained(blocks: list[Block]) -> float:
+    """The share of blocks whose sums were found."""
+    return sum(bool(b.sums) for b in blocks) / max(len(blocks), 1)
 
 
 def _block(path: str, call: Call) -> Block | None:
@@ -197,18 +203,18 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
     Returns:
         (sums in order of execution, ""), or ([], why not).
     """
-    if pre.shape != post.shape:
-        return [], f"the hidden state changes shape from {tuple(pre.shape)} to {tuple(post.shape)}"
-    candidates = _candidates(call, pre.shape)
+    candidates = _candidates(call, post.shape)
     options = _without(candidates, pre, post)
-    direct = _fit(pre, post, options, None) or _fit_scaled(pre, post, options, None)
-    if direct:
-        return [direct], ""
+    if pre.shape == post.shape:
+        direct = _fit(pre, post, options, None) or _fit_scaled(pre, post, options, None)
+        direct = direct or _fit(pre, post, options, None, constant=True)
+        if direct:
+            return [direct], ""
     sums: list[Sum] = []
     target = post
     for _ in range(4):  # norm(... + mlp), then norm(pre + attention); or a stream that is taken behind its norm
         norm = next((c for c in reversed(call.descendants()) if not c.children and _returns(c, target)), None)
-        summed = next((t for t in norm.inputs.values() if t.shape == pre.shape), None) if norm else None
+        summed = next((t for t in norm.inputs.values() if t.shape == post.shape), None) if norm else None
         if sums and norm is not None and summed is not None and same(summed, pre):
             return sums, ""
         if norm is None or summed is None:
@@ -217,15 +223,27 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
             norm, summed = None, target
         before = norm.start if norm is not None else call.end
         options = [c for c in _without(candidates, pre, target, summed) if c.call.end <= before]
-        step = _fit(pre, summed, options, norm) or _fit_from_candidate(summed, options, norm)
+        step = _fit(pre, summed, options, norm) if pre.shape == post.shape else None
+        step = step or _fit_from_shortcut(call, pre, summed, options, norm)
+        step = step or _fit_from_candidate(summed, options, norm)
         if step is None:
             break
         step.after = target
         sums.insert(0, step)
         target = step.base
-        if same(target, pre):
+        if same(target, pre) or _shortcut(call, pre, target):
             return sums, ""
-    return [], "no sum of up to four tensors within the block gives the change of the hidden state"
+    if pre.shape != post.shape:
+        return [], f"the hidden state changes shape from {tuple(pre.shape)} to {tuple(post.shape)}"
+    return [], f"no sum of up to {MAX_TERMS} tensors within the block gives the change of the hidden state"
+
+
+def _shortcut(call: Call, pre: Tensor, value: Tensor) -> bool:
+    """Whether `value` is what a branch of its own makes of `pre`, in a block that changes the shape of the stream."""
+    if value.shape == pre.shape:
+        return False
+    makers = [c for c in call.descendants() if _returns(c, value)]
+    return any(same(t, pre) for c in makers for t in c.inputs.values())
 
 
 def _returns(call: Call, value: Tensor) -> bool:
@@ -253,15 +271,24 @@ def _tolerance(dtype: torch.dtype) -> float:
     return 1e-5 if dtype in (torch.float32, torch.float64) else 3e-2
 
 
-def _fit(base: Tensor, after: Tensor, options: list[Contribution], norm: Call | None) -> Sum | None:
-    """The smallest subset of `options` with ``base + sum(gain * value) == after``."""
-    target = (after.double() - base.double()).flatten()
-    solved = _subset(target, options, after)
+def _fit(
+    base: Tensor, after: Tensor, options: list[Contribution], norm: Call | None, constant: bool = False
+) -> Sum | None:
+    """The smallest subset of `options` with ``base + sum(gain * value) == after``, or up to a `constant` vector."""
+    solved = _subset(_regressor(after.double() - base.double(), constant), options, after, constant)
     if solved is None:
         return None
     terms, residual = solved
     terms.sort(key=lambda c: c.call.end)
-    return Sum(base, after, terms, norm, residual, _exact(base, after, terms))
+    return Sum(base, after, terms, norm, residual, not constant and _exact(base, after, terms))
+
+
+def _regressor(value: Tensor, constant: bool) -> Tensor:
+    """A tensor as one row of numbers; without its mean over all positions if a constant may be added to it."""
+    value = value.double()
+    if constant:
+        value = value - value.flatten(0, -2).mean(0)
+    return value.flatten()
 
 
 def _fit_scaled(base: Tensor, after: Tensor, options: list[Contribution], norm: Call | None) -> Sum | None:
@@ -293,11 +320,26 @@ def _fit_from_candidate(after: Tensor, options: list[Contribution], norm: Call |
     return None
 
 
-def _subset(target: Tensor, options: list[Any], like: Tensor) -> tuple[list[Any], float] | None:
+def _fit_from_shortcut(
+    call: Call, pre: Tensor, after: Tensor, options: list[Contribution], norm: Call | None
+) -> Sum | None:
+    """In a block that changes the shape: the base is the smallest branch that reads the stream as it came."""
+    if pre.shape == after.shape:
+        return None
+    for base in sorted(options, key=lambda c: len(c.call.descendants())):
+        if _shortcut(call, pre, base.value):
+            found = _fit(base.value, after, [c for c in options if c is not base], norm)
+            if found and len(found.terms) <= 2:
+                return found
+    return None
+
+
+def _subset(target: Tensor, options: list[Any], like: Tensor, constant: bool = False) -> tuple[list[Any], float] | None:
+    """The smallest subset of `options` whose values, with positive gains, add up to `target`; and the residual."""
     limit = _tolerance(like.dtype)
     if not options or not torch.isfinite(target).all():
         return None
-    columns = torch.stack([c.value.double().flatten() for c in options])
+    columns = torch.stack([_regressor(c.value, constant) for c in options])
     if not torch.isfinite(columns).all():
         return None
     gram, moments, power = columns @ columns.T, columns @ target, target @ target
@@ -314,7 +356,8 @@ def _subset(target: Tensor, options: list[Any], like: Tensor) -> tuple[list[Any]
         for number in torch.nonzero(missing <= 1e3 * limit**2 * power + 1e-9 * power).flatten().tolist():
             index, factors = chosen[number].tolist(), gains[number]
             factors = torch.where((factors - 1).abs() < max(limit, 1e-4), torch.ones_like(factors), factors)
-            if (factors.abs() < 1e-6).any():
+            subtracted = size > 2 and bool(((factors + 1).abs() < 1e-4).any())  # the stream under another name
+            if subtracted or bool((factors.abs() < 1e-6).any()):
                 continue
             error = (target - factors @ columns[index]).norm() / target.norm()
             if error <= limit:

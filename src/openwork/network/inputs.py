@@ -54,11 +54,12 @@ class Preparer:
     def __post_init__(self) -> None:
         parameters = inspect.signature(getattr(self.module, "_orig_mod", self.module).forward).parameters
         self.accepts = set(parameters)
+        self._first = next(self.module.parameters(), None)
 
     @property
     def device(self) -> torch.device:
         """The device that inputs belong on."""
-        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        return self._first.device if self._first is not None else torch.device("cpu")
 
     def prepare(self, inputs: Any, side: str = "right") -> Prepared:
         """Arguments for `inputs`; rows of unequal length are padded on `side`.
@@ -147,7 +148,7 @@ class Preparer:
         return Prepared(kwargs, layout)
 
     def _check_ids(self, ids: Tensor) -> None:
-        low, high = int(ids.min()), int(ids.max())
+        low, high = (int(x) for x in torch.aminmax(ids))
         if self.vocabulary is not None and (low < 0 or high >= self.vocabulary):
             raise BadInput(f"expected token ids from 0 to {self.vocabulary - 1}; got {low if low < 0 else high}")
         if self.longest is not None and ids.shape[1] > self.longest:

@@ -39,6 +39,7 @@ class ModulePort(Port):
         ordinal: which of the module's calls in one forward pass, or None for its only one.
         volatile: whether later in-place operations change the tensor, so that a copy must be shown.
         flat: whether batch and position are one axis of the tensor; visits see two.
+        also: further arguments that take the same tensor, and so what is written.
     """
 
     module: nn.Module
@@ -48,6 +49,7 @@ class ModulePort(Port):
     ordinal: int | None = None
     volatile: bool = False
     flat: bool = False
+    also: tuple[Path, ...] = ()
 
     def attach(self, session: Session, visit: Visit, writes: bool) -> None:
         see = self._scaled(visit) if self.gain != 1.0 else visit
@@ -87,7 +89,7 @@ class ModulePort(Port):
         session.on_output(self.module, hook)
 
     def _attach_input(self, session: Session, visit: Visit) -> None:
-        (key, *rest), ordinal = self.path, self.ordinal
+        (key, *rest), ordinal, also = self.path, self.ordinal, self.also
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if ordinal is not None and session.nth_call(module) != ordinal:
@@ -96,10 +98,10 @@ class ModulePort(Port):
             new = visit(read(holder[key], tuple(rest)))  # type: ignore[index]
             if new is None:
                 return None
-            value = replaced(holder[key], tuple(rest), new)  # type: ignore[index]
-            if isinstance(key, int):
-                return (*args[:key], value, *args[key + 1 :]), kwargs
-            return args, {**kwargs, key: value}
+            arguments = {**dict(enumerate(args)), **kwargs}
+            for path in (self.path, *also):
+                arguments[path[0]] = replaced(arguments[path[0]], path[1:], new)
+            return tuple(arguments[i] for i in range(len(args))), {k: arguments[k] for k in kwargs}
 
         if ordinal is not None:
             session.count_calls(self.module)
@@ -128,12 +130,17 @@ class MidPort(Port):
     Args:
         base: where the stream enters the block.
         added: the contributions between the two points.
+        reader: where the second sub-layer reads exactly this sum, for looking at it without adding up again.
     """
 
     base: ModulePort
     added: ModulePort
+    reader: ModulePort | None = None
 
     def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        if self.reader is not None and not writes:
+            self.reader.attach(session, visit, writes)
+            return
         held: list[Tensor] = []
 
         def see_base(value: Tensor) -> None:
@@ -197,9 +204,8 @@ def norm_scale(value: Tensor, centred: bool, eps: float) -> Tensor:
     """The divisor of LayerNorm (`centred`) or RMSNorm over the last axis, in float32."""
     value = value.float()
     if centred:
-        power = torch.var(value, -1, correction=0, keepdim=True)
-    else:
-        power = torch.linalg.vector_norm(value, dim=-1, keepdim=True).square() / value.shape[-1]
+        return torch.native_layer_norm(value, value.shape[-1:], None, None, eps)[2].reciprocal()
+    power = torch.linalg.vector_norm(value, dim=-1, keepdim=True).square() / value.shape[-1]
     return (power + eps).sqrt()
 
 

@@ -249,6 +249,8 @@ def _softmax_attentions(ops: list[_Op]) -> list[AttentionCall]:
         if op.kind != "softmax" or op.output.ndim not in (3, 4):
             continue
         call, weights = op.call, op.output
+        if sum(o.call is call and o.kind == "softmax" for o in ops) > 1:
+            continue  # which of several is the attention cannot be told
         same = [o for o in ops if o.call is call and o.kind == "matmul"]
         before = [o for o in same if o.time < op.time and o.output.shape[-2:] == weights.shape[-2:]]
         after = [o for o in same if o.time > op.time and o.inputs[0].shape[-2:] == weights.shape[-2:]]
