@@ -218,8 +218,8 @@ def test_an_unknown_name_lists_the_embedded_models(monkeypatch: pytest.MonkeyPat
         opening.open("py4l")
 
 
-@pytest.mark.parametrize("model", ["", 3, None])
-def test_what_is_no_model(model: Any) -> None:
+@pytest.mark.parametrize("model", ["", " "])
+def test_what_is_no_model(model: str) -> None:
     with pytest.raises(BadInput, match="expected"):
         network.open(model)
 

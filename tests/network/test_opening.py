@@ -123,9 +123,9 @@ class Backend:
         return call
 
 
-def compiled(kind: str, in_place: bool) -> tuple[Any, Backend]:
+def compiled(in_place: bool) -> tuple[Any, Backend]:
     torch._dynamo.reset()
-    backend, module = Backend(), build(kind)
+    backend, module = Backend(), build("gpt2")
     if not in_place:
         return torch.compile(module, backend=backend), backend
     module.compile(backend=backend)
@@ -133,10 +133,9 @@ def compiled(kind: str, in_place: bool) -> tuple[Any, Backend]:
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["torch.compile", "module.compile"])
-@pytest.mark.parametrize("kind", ["gpt2", "attention-only"])
-def test_a_compiled_network_is_the_same_network(opened: Opener, kind: str, in_place: bool) -> None:
-    plain = opened(kind)
-    module, backend = compiled(kind, in_place)
+def test_a_compiled_network_is_the_same_network(opened: Opener, in_place: bool) -> None:
+    plain = opened("gpt2")
+    module, backend = compiled(in_place)
     net = network.open(module)
     assert list(net.sites) == list(plain.sites)
     assert {n: s.status for n, s in net.sites.items()} == {n: s.status for n, s in plain.sites.items()}
@@ -160,7 +159,7 @@ def test_a_compiled_network_is_the_same_network(opened: Opener, kind: str, in_pl
 
 
 def test_gradients_of_a_compiled_network(opened: Opener) -> None:
-    module, _ = compiled("gpt2", in_place=False)
+    module, _ = compiled(in_place=False)
     runs = [
         net.run(token_ids(), keep="blocks.1.mlp.hidden", grads=lambda run: run.logits[:, -1, 3])
         for net in (network.open(module), opened("gpt2"))
@@ -169,7 +168,7 @@ def test_gradients_of_a_compiled_network(opened: Opener) -> None:
 
 
 def test_generation_of_a_compiled_network(opened: Opener) -> None:
-    module, _ = compiled("gpt2", in_place=False)
+    module, _ = compiled(in_place=False)
     edit = Scale("blocks.1.attn.z[1]", factor=-4.0)
     got, expected = (
         net.generate(token_ids(), max_new_tokens=4, edits=edit).ids for net in (network.open(module), opened("gpt2"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -105,20 +107,53 @@ def test_an_exception_in_a_metric_or_in_the_module_leaves_nothing(gpt2: Network)
     assert clean(gpt2.module)
 
 
-def test_an_interrupt_while_hooks_go_on_leaves_nothing(gpt2: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = nn.Module.register_forward_hook, []
+def interrupting(number: int) -> tuple[Callable[..., Any], list[str]]:
+    """A trace function that raises before the line with this number among those that put hooks on, and what it saw."""
+    lines: list[str] = []
 
-    def register(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise Interrupted
-        return real(self, *args, **kwargs)
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        if code.co_filename != session_file or code.co_name == "__exit__":
+            return None
+        if event == "line":
+            lines.append(f"{code.co_name}:{frame.f_lineno}")
+            if len(lines) - 1 == number:
+                raise Interrupted
+        return trace
 
-    with monkeypatch.context() as patch:
-        patch.setattr(nn.Module, "register_forward_hook", register)
-        with pytest.raises(Interrupted):
-            gpt2.run(token_ids(), keep=EVERYTHING)
-    assert clean(gpt2.module)
+    return trace, lines
+
+
+session_file = str(inspect.getsourcefile(Session))
+
+
+def test_an_interrupt_at_any_line_that_puts_hooks_on_leaves_nothing() -> None:
+    net = network.open(build("gpt2"))
+    options: dict[str, Any] = {"keep": ["blocks.1.attn.pattern", "embed", "blocks.1.resid_pre"], "edits": [Ablate("blocks.0.attn.z[1]")]}
+    expected = net.run(token_ids(), **options).logits
+    number, left = 0, []
+    before = sys.gettrace()
+    while True:
+        trace, lines = interrupting(number)
+        sys.settrace(trace)
+        try:
+            net.run(token_ids(), **options)
+        except Interrupted:
+            pass
+        else:
+            break
+        finally:
+            sys.settrace(before)
+        if hooks_left(net.module):
+            left.append(lines[-1])
+            for module in net.module.modules():
+                module._forward_hooks.clear()
+                module._forward_pre_hooks.clear()
+                module._forward_pre_hooks_with_kwargs.clear()
+        number += 1
+    assert number > 15
+    assert left == []
+    assert torch.equal(net.run(token_ids(), **options).logits, expected)
 
 
 def test_hooks_of_the_user_stay_and_see_what_they_saw(gpt2: Network) -> None:
@@ -177,7 +212,7 @@ def test_two_threads_with_two_networks_do_not_disturb_each_other(opened: Opener)
 
         def work() -> None:
             barrier.wait()
-            for _ in range(25):
+            for _ in range(8):
                 run = net.run(kwargs, keep=EVERYTHING, edits=edits)
                 assert torch.equal(run.logits, expected.logits)
                 assert all(torch.equal(run[name], expected[name]) for name in expected.values)
@@ -189,7 +224,7 @@ def test_two_threads_with_two_networks_do_not_disturb_each_other(opened: Opener)
 
     def unopened() -> None:
         barrier.wait()
-        for _ in range(60):
+        for _ in range(20):
             assert torch.equal(forward(bare, kwargs), plain)
 
     in_threads(job("gpt2", [KnockOut("blocks.1.attn", keys=0)]), job("llama", [Ablate("blocks.0.attn.z[1]")]), unopened)
