@@ -58,6 +58,13 @@ def test_graph_stacks_layers_and_widens_strong_edges(study: Study) -> None:
     assert len(shapes(picture, "faint")) == sum(not edge.significant for edge in edges) == 1
 
 
+def test_edges_that_are_not_significant_give_way_where_there_are_many(study: Study) -> None:
+    assert study.candidates is not None
+    nodes, edges = study.candidates.candidates[0].nodes, study.candidates.edges * 4
+    drawn = shapes(circuit_graph(nodes, edges, "nats"), "edge")
+    assert len(drawn) == sum(edge.significant for edge in edges) == 24
+
+
 def test_roles_share_a_colour_and_differ_from_others(study: Study) -> None:
     assert study.candidates is not None
     nodes = study.candidates.candidates[0].nodes

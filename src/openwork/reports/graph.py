@@ -10,7 +10,9 @@ from openwork.reports.svg import Canvas, Number, Picture
 from openwork.reports.words import component, number
 from openwork.studies.schema import EdgeRecord, NodeRecord
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, LEAST, COLOURS = 128, 46, 44, 40, 110, 760, 6
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, LEAST, COLOURS = 128, 46, 44, 40, 130, 760, 6
+MOST_EDGES = 24
+"""With more than this, those that are not significant are left out."""
 LOGITS = "logits"
 Point = tuple[Number, Number]
 
@@ -41,6 +43,7 @@ def circuit_graph(nodes: Sequence[NodeRecord], edges: Sequence[EdgeRecord], unit
     places = _places(rows, size)
     largest = max((abs(edge.score.value) for edge in edges), default=0.0) or 1.0
     drawn = [edge for edge in edges if edge.sender in places and edge.receiver in places]
+    drawn = [edge for edge in drawn if edge.significant or len(drawn) <= MOST_EDGES]
     for index, ends in _ports(drawn, places).items():
         share = abs(drawn[index].score.value) / largest
         _draw_edge(canvas, drawn[index], ends, share, unit, size[0] / 2)
