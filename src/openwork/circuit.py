@@ -64,8 +64,12 @@ class Circuit:
         return {"schema": SCHEMA, "found_by": self.found_by, "nodes": nodes, "edges": edges}
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Circuit:
-        """The circuit of which `record` is the JSON form."""
+    def from_json(cls, record: Any) -> Circuit:
+        """The circuit of which `record` is the JSON form.
+
+        Raises:
+            BadInput: if it is no circuit of this schema.
+        """
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise BadInput(f"expected a circuit of schema {SCHEMA}; got a record without it or of another one")
         nodes, roles = {}, {}
@@ -90,5 +94,5 @@ class Circuit:
         """Read a circuit that `save` wrote."""
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise CorruptFile(f"expected a circuit as JSON in {path}; it does not parse ({error})") from error

@@ -10,7 +10,8 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
+from operator import index
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -36,12 +37,22 @@ class Array:
 
     @classmethod
     def of(cls, value: Any) -> Array:
-        """Make one from a tensor, an array, a number or nested lists; NaN and infinity are refused."""
+        """Make one from a tensor, an array, a number or nested lists.
+
+        Raises:
+            BadInput: if it is not made of finite numbers.
+        """
         if isinstance(value, Array):
             return value
         if hasattr(value, "detach"):
             value = value.detach().float().cpu().numpy()
-        array = np.ascontiguousarray(np.asarray(value, dtype="<f4"))
+        try:
+            given = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"expected numbers of a regular shape in the array of an edit; {error}") from error
+        if given.dtype.kind not in "biuf":
+            raise BadInput(f"expected numbers in the array of an edit; got {str(value)[:100]!r}")
+        array = np.ascontiguousarray(given.astype("<f4"))
         if not np.isfinite(array).all():
             raise BadInput("expected finite values; got NaN or infinity in the array of an edit")
         return cls(tuple(array.shape), array.tobytes())
@@ -60,8 +71,12 @@ class Array:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Array:
-        array = cls(tuple(record["shape"]), base64.b64decode(record["data"]))
-        if array.digest != record["sha256"] or len(array.data) != 4 * int(np.prod(array.shape)):
+        try:
+            shape = tuple(index(n) for n in record["shape"])
+            array = cls(shape, base64.b64decode(record["data"], validate=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput("expected an array record: shape, sha256, and data in base64") from error
+        if array.digest != record.get("sha256") or len(array.data) != 4 * int(np.prod(array.shape)):
             raise BadInput("expected an array that matches its sha256; the record was altered or cut short")
         return array
 
@@ -287,7 +302,7 @@ def _directions(value: Any) -> Array:
     return Array.of(matrix)
 
 
-def edit_from_json(record: dict[str, Any]) -> Edit:
+def edit_from_json(record: Any) -> Edit:
     """The edit of which `record` is the JSON form.
 
     Raises:
@@ -295,17 +310,31 @@ def edit_from_json(record: dict[str, Any]) -> Edit:
         BadInput: if a field is missing or wrong.
     """
     kind = record.get("edit") if isinstance(record, dict) else None
-    if kind not in EDITS:
+    if not isinstance(kind, str) or kind not in EDITS:
         raise UnknownName.among("edit", str(kind), EDITS)
     cls, values = EDITS[kind], {}
     for item in fields(cls):
         if item.name not in record:
             raise BadInput(f"expected a field {item.name!r} in the record of {kind}; it is missing")
-        value = record[item.name]
-        if isinstance(value, dict):
-            value = Array.from_json(value) if "sha256" in value else Where(**value)
-        values[item.name] = value
+        values[item.name] = _value(kind, item, record[item.name])
     return cls(**values)
+
+
+def _value(kind: str, item: Field[Any], value: Any) -> Any:
+    """The value of one field of an edit from its JSON form; fields that hold nouns check theirs themselves."""
+    if item.type != "Any":
+        wanted = type(item.default)
+        if not (type(value) is wanted or (wanted is float and type(value) is int)):
+            raise BadInput(f"expected {item.name!r} in the record of {kind} to be a {wanted.__name__}; got {value!r}")
+        return wanted(value)
+    if not isinstance(value, dict):
+        return value
+    if "sha256" in value:
+        return Array.from_json(value)
+    unknown = set(value) - {f.name for f in fields(Where)}
+    if unknown:
+        raise BadInput(f"expected {item.name!r} in the record of {kind} to be an array or a place; got {value!r}")
+    return Where(**value)
 
 
 def edits_to_json(edits: Iterable[Edit]) -> str:
@@ -314,5 +343,16 @@ def edits_to_json(edits: Iterable[Edit]) -> str:
 
 
 def edits_from_json(text: str) -> list[Edit]:
-    """The edits of a JSON text written by `edits_to_json`."""
-    return [edit_from_json(record) for record in json.loads(text)]
+    """The edits of a JSON text written by `edits_to_json`.
+
+    Raises:
+        UnknownName: if a record names no edit.
+        BadInput: if the text is no JSON list, or a field is missing or wrong.
+    """
+    try:
+        records = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"expected edits as a JSON list; the text does not parse ({error})") from error
+    if not isinstance(records, list):
+        raise BadInput(f"expected edits as a JSON list; got a {type(records).__name__}")
+    return [edit_from_json(record) for record in records]

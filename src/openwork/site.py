@@ -7,7 +7,9 @@ A site is written the way the grammar of docs/sites.md says, e.g. ``blocks.4.att
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from openwork.errors import BadInput
@@ -23,6 +25,13 @@ def _indices(text: str) -> tuple[int, ...]:
             raise BadInput(f"expected indices such as 3, 0-5 or 1,4,7; got {text!r}")
         out.extend(range(int(first), int(last or first) + 1))
     return tuple(out)
+
+
+def _integers(name: str, value: Any) -> tuple[int, ...]:
+    try:
+        return tuple(index(v) for v in (value if isinstance(value, Iterable) else (value,)))
+    except TypeError as error:
+        raise BadInput(f"expected {name} to be an integer or several; got {value!r}") from error
 
 
 @dataclass(frozen=True, order=True)
@@ -105,10 +114,10 @@ class Where:
     def __post_init__(self) -> None:
         for name in ("positions", "rows", "steps"):
             value = getattr(self, name)
-            if isinstance(value, int):
-                object.__setattr__(self, name, (value,))
-            elif value is not None:
-                object.__setattr__(self, name, tuple(int(v) for v in value))
+            if value is not None:
+                object.__setattr__(self, name, _integers(name, value))
+        if not isinstance(self.since, int) or not isinstance(self.group, str | None):
+            raise BadInput(f"expected a group by name and since= as a step; got {self.group!r} and {self.since!r}")
         if self.positions is not None and self.group is not None:
             raise BadInput(f"expected positions or a token group; got both {self.positions} and {self.group!r}")
 

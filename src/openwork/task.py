@@ -94,6 +94,8 @@ class Task:
                 raise BadInput(f"expected {n} rows of {name}, as many as clean; got {len(getattr(self, name))}")
         if not 0 < len(self.held_out) < n:
             raise BadInput(f"expected some rows to find with and some held out; {len(self.held_out)} of {n} held out")
+        if not self.held_out <= set(range(n)):
+            raise BadInput(f"expected rows below {n} held out; got {sorted(self.held_out - set(range(n)))[:5]}")
 
     def __len__(self) -> int:
         return len(self.clean)
