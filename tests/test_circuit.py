@@ -14,6 +14,7 @@ from openwork.circuit import Circuit, Node
 from openwork.errors import BadInput, CorruptFile
 from openwork.site import Edge, Site, Where
 
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # type checks draw what they look at
 sites = st.builds(
     Site, st.sampled_from(["embed", "blocks.1.attn.z", "blocks.0.mlp.out"]), st.sampled_from([(), (3,), (1, 2)])
 )

@@ -109,10 +109,10 @@ def test_without_edits_it_writes_what_the_module_writes(opened: Opener, kind: st
 
 def test_the_edits_matter(opened: Opener) -> None:
     """The cases above would pass idly if edits changed no token."""
-    net = opened("gpt2")
-    plain = net.generate(Inputs(ROWS), max_new_tokens=STEPS).ids
+    nets = [opened(kind) for kind in ("gpt2", "llama", "bloom")]
+    plain = [net.generate(Inputs(ROWS), max_new_tokens=STEPS).ids for net in nets]
     for name, (edit, _) in CASES.items():
-        assert net.generate(Inputs(ROWS), max_new_tokens=STEPS, edits=edit).ids != plain, name
+        assert [net.generate(Inputs(ROWS), max_new_tokens=STEPS, edits=edit).ids for net in nets] != plain, name
 
 
 @pytest.mark.parametrize("kind", CACHED)

@@ -129,7 +129,10 @@ session_file = str(inspect.getsourcefile(Session))
 
 def test_an_interrupt_at_any_line_that_puts_hooks_on_leaves_nothing() -> None:
     net = network.open(build("gpt2"))
-    options: dict[str, Any] = {"keep": ["blocks.1.attn.pattern", "embed", "blocks.1.resid_pre"], "edits": [Ablate("blocks.0.attn.z[1]")]}
+    options: dict[str, Any] = {
+        "keep": ["blocks.1.attn.pattern", "embed", "blocks.1.resid_pre"],
+        "edits": [Ablate("blocks.0.attn.z[1]")],
+    }
     expected = net.run(token_ids(), **options).logits
     number, left = 0, []
     before = sys.gettrace()
