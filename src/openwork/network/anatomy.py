@@ -55,6 +55,7 @@ class SiteInfo:
         status: ``certified``, or ``inert`` when writes reach no output on this checkpoint.
         checks: the identities that were checked.
         part_axis: the axis that an index selects on.
+        itemsize: bytes of an element.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SiteInfo:
     status: str
     checks: tuple[Check, ...]
     part_axis: int
+    itemsize: int
 
     @property
     def parts(self) -> int:
@@ -204,7 +206,7 @@ class Surveyor:
         axes = hidden_axes(pre, call)
         chain = [] if block.chained is None else [Check("chain", 0.0 if block.chained else 1.0, 1.0)]
         total = [
-            Check("residual sum" + (" (bit for bit)" if s.exact else ""), s.residual, 1e-5 if s.exact else 3e-2)
+            Check("residual sum", 0.0 if s.exact else s.residual, tolerance(pre.dtype))
             for s in block.sums
         ]  # fmt: skip
         yield Found(f"{name}.resid_pre", self._in(call, block.pre), pre, axes, [*total])
@@ -287,10 +289,11 @@ class Surveyor:
                     if t.shape == middle.shape
                 ]
                 off, reader, path = min(readers, key=lambda r: r[0], default=(float("inf"), None, ()))
-                if len(done) == 1 and reader is not None and off <= 1e-6:
+                limit = tolerance(middle.dtype) / 100
+                if len(done) == 1 and reader is not None and off <= limit:
                     exactly = self._in(reader, path) if off == 0 else None
                     mid = MidPort(self._in(block.call, block.pre), port, exactly)
-                    checks = [Check("read by the next sub-layer", off, 1e-6)]
+                    checks = [Check("read by the next sub-layer", off, limit)]
                     yield Found(f"{block.name}.resid_mid", mid, middle, axes, checks)
 
     def _input(self, block: Block, layer: SubLayer) -> tuple[Call, Path] | None:
@@ -456,6 +459,8 @@ def is_linear(module: nn.Module) -> bool:
     """Whether a leaf module holds a matrix that it applies to its input (Linear, Conv1D, quantised linears)."""
     weight = getattr(module, "weight", None)
     kind = type(module).__name__.lower()
+    if callable(weight):  # quantised modules unpack their weight on demand
+        return kind == "linear"
     return isinstance(weight, Tensor) and weight.ndim == 2 and "embedding" not in kind and "norm" not in kind
 
 

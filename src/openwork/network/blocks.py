@@ -10,6 +10,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +35,11 @@ class Contribution:
     path: Path
     gain: float
     shape: torch.Size
+
+    @property
+    def dead(self) -> bool:
+        """Whether it adds exactly nothing, as behind a gate of zero."""
+        return not bool(self.value.any())
 
     @property
     def flat(self) -> bool:
@@ -208,8 +214,11 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
     if pre.shape == post.shape:
         direct = _fit(pre, post, options, None) or _fit_scaled(pre, post, options, None)
         direct = direct or _fit(pre, post, options, None, constant=True)
+        if direct is None and same(pre, post):
+            direct = Sum(pre, post, [], None, 0.0, True)
         if direct:
-            return [direct], ""
+            direct.terms = sorted([*direct.terms, *_dead(candidates, direct.terms)], key=lambda c: c.call.end)
+            return [direct] if direct.terms else [], "nothing is added to the stream"
     sums: list[Sum] = []
     target = post
     for _ in range(4):  # norm(... + mlp), then norm(pre + attention); or a stream that is taken behind its norm
@@ -238,6 +247,12 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
     return [], f"no sum of up to {MAX_TERMS} tensors within the block gives the change of the hidden state"
 
 
+def _dead(candidates: list[Contribution], terms: list[Contribution]) -> list[Contribution]:
+    """Branches that add exactly nothing on this checkpoint; a fit cannot see them, a write at them can."""
+    live = [t.call for t in terms]
+    return [c for c in candidates if c.dead and not any(c.call.within(t) or t.within(c.call) for t in live)]
+
+
 def _shortcut(call: Call, pre: Tensor, value: Tensor) -> bool:
     """Whether `value` is what a branch of its own makes of `pre`, in a block that changes the shape of the stream."""
     if value.shape == pre.shape:
@@ -258,7 +273,11 @@ def _candidates(call: Call, shape: torch.Size) -> list[Contribution]:
         for path, value in inner.outputs.items():
             if not value.is_floating_point() or value.shape not in (shape, flat):
                 continue
-            if not any(same(value.reshape(shape), c.value) for c in found):
+            if bool(value.any()):
+                known = any(same(value.reshape(shape), c.value) for c in found)
+            else:  # a dead branch: zero like any other, so told apart by where it lies
+                known = any(inner.within(c.call) for c in found if c.dead)
+            if not known:
                 found.append(Contribution(inner, path, 1.0, shape))
     return found
 
@@ -275,7 +294,8 @@ def _fit(
     base: Tensor, after: Tensor, options: list[Contribution], norm: Call | None, constant: bool = False
 ) -> Sum | None:
     """The smallest subset of `options` with ``base + sum(gain * value) == after``, or up to a `constant` vector."""
-    solved = _subset(_regressor(after.double() - base.double(), constant), options, after, constant)
+    change = _regressor(after.double() - base.double(), constant)
+    solved = _subset(change, options, after, lambda terms: _exact(base, after, terms), constant)
     if solved is None:
         return None
     terms, residual = solved
@@ -294,7 +314,7 @@ def _regressor(value: Tensor, constant: bool) -> Tensor:
 def _fit_scaled(base: Tensor, after: Tensor, options: list[Contribution], norm: Call | None) -> Sum | None:
     """Like `_fit` with a factor on the base: ``base_gain * base + sum(gain * value) == after``."""
     scaled = _Column(base)
-    solved = _subset(after.double().flatten(), [scaled, *options], after)
+    solved = _subset(after.double().flatten(), [scaled, *options], after, lambda terms: False)
     if solved is None or not any(c is scaled or isinstance(c, _Column) for c in solved[0]) or len(solved[0]) < 2:
         return None
     gain = next(c.gain for c in solved[0] if isinstance(c, _Column))
@@ -334,8 +354,15 @@ def _fit_from_shortcut(
     return None
 
 
-def _subset(target: Tensor, options: list[Any], like: Tensor, constant: bool = False) -> tuple[list[Any], float] | None:
-    """The smallest subset of `options` whose values, with positive gains, add up to `target`; and the residual."""
+def _subset(
+    target: Tensor, options: list[Any], like: Tensor, exact: Callable[[list[Any]], bool], constant: bool = False
+) -> tuple[list[Any], float] | None:
+    """The smallest subset of `options` whose values add up to `target`, and the residual.
+
+    In half precision rounding hides small terms; there a subset that is `exact` wins over smaller ones that are not.
+    """
+    precise = like.dtype in (torch.float32, torch.float64)
+    coarse: tuple[list[Any], float] | None = None
     limit = _tolerance(like.dtype)
     if not options or not torch.isfinite(target).all():
         return None
@@ -353,17 +380,21 @@ def _subset(target: Tensor, options: list[Any], like: Tensor, constant: bool = F
         systems = gram[chosen[:, :, None], chosen[:, None, :]] + ridge[:size, :size]
         gains = torch.linalg.solve_ex(systems, moments[chosen].unsqueeze(-1)).result.squeeze(-1)
         missing = power - (gains * moments[chosen]).sum(1)  # a cheap estimate before the exact residual
+        best: tuple[list[Any], float] | None = None
         for number in torch.nonzero(missing <= 1e3 * limit**2 * power + 1e-9 * power).flatten().tolist():
             index, factors = chosen[number].tolist(), gains[number]
             factors = torch.where((factors - 1).abs() < max(limit, 1e-4), torch.ones_like(factors), factors)
             subtracted = size > 2 and bool(((factors + 1).abs() < 1e-4).any())  # the stream under another name
             if subtracted or bool((factors.abs() < 1e-6).any()):
                 continue
-            error = (target - factors @ columns[index]).norm() / target.norm()
-            if error <= limit:
+            error = float((target - factors @ columns[index]).norm() / target.norm())
+            if error <= limit and (best is None or error < best[1]):
                 pairs = zip(index, factors.tolist(), strict=True)
-                return [replace(options[i], gain=float(g)) for i, g in pairs], float(error)
-    return None
+                best = [replace(options[i], gain=float(g)) for i, g in pairs], error
+        if best is not None and (precise or exact(best[0])):
+            return best
+        coarse = coarse or best
+    return coarse
 
 
 def _exact(base: Tensor, after: Tensor, terms: list[Contribution]) -> bool:

@@ -82,7 +82,13 @@ class Certifier:
                 continue
             status = "certified" if name in reaching else "inert"
             out[name] = SiteInfo(
-                name, site.axes, tuple(site.value.shape), status, tuple(site.checks), site.part_axis
+                name,
+                site.axes,
+                tuple(site.value.shape),
+                status,
+                tuple(site.checks),
+                site.part_axis,
+                site.value.element_size(),
             )  # fmt: skip
         return out
 
@@ -217,14 +223,15 @@ class Certifier:
 
         def disturb(value: Tensor) -> Tensor:
             noise = torch.randn(value.shape, generator=generator).to(value)
-            return value + noise * (value.float().std().nan_to_num(1.0) + 1e-3).to(value)
+            shown = value.float()[value > torch.finfo(value.dtype).min / 4]  # not what a mask hides
+            return value + noise * (shown.std().nan_to_num(1.0) + 1e-3).to(value)
 
         try:
             with torch.no_grad():
                 output = first_output(forward(self.module, self.kwargs, [(self.sites[name].port, disturb, True)]))
         except Exception:  # what breaks the forward pass has reached it
             return True
-        return not torch.equal(output, self.plain)
+        return bool(torch.isfinite(output).all()) and not torch.equal(output, self.plain)
 
 
 def tracked(held: dict[str, Tensor], name: str) -> Visit:

@@ -14,7 +14,8 @@ from openwork.errors import BadInput, EditMissed
 from openwork.network.apply import Ledger
 from openwork.network.certify import first_output
 from openwork.network.inputs import Prepared
-from openwork.network.run import attach, make_plan, resolve_sources
+from openwork.network.padding import padding_holds
+from openwork.network.run import attach, check_mode, make_plan, resolve_sources, run_eagerly
 from openwork.network.session import Session
 from openwork.task import Inputs
 
@@ -68,10 +69,16 @@ def generate(
     """
     if net.vocabulary is None:
         raise BadInput("this network reads no tokens, so it cannot generate")
+    check_mode(net)
     if max_new_tokens < 1:
         raise BadInput(f"expected max_new_tokens of at least 1; got {max_new_tokens}")
-    prepared = net.preparer.prepare(inputs, side="left")
-    if prepared.layout.padded and not net.padding_holds("left"):
+    prepared = _left(net, net.preparer.prepare(inputs, side="left"))
+    longest = net.preparer.longest
+    if longest is not None and prepared.layout.width + max_new_tokens - 1 > longest and not _has_encoder(net):
+        raise BadInput(
+            f"expected prompt and new tokens within {longest} positions; got {prepared.layout.width} + {max_new_tokens}"
+        )
+    if prepared.layout.padded and not padding_holds(net, "left"):
         return _row_by_row(net, prepared, max_new_tokens, edits, sources, surrogates, options)
     native = callable(getattr(net.root, "generate", None))
     if not native and options:
@@ -80,7 +87,7 @@ def generate(
     runs = resolve_sources(net, plan, prepared, sources or {})
     with torch.no_grad(), Session(net.root, prepared.layout.rows) as session:
         session.count_steps()
-        net.prepare_session(session)
+        run_eagerly(net, session)
         ledgers = attach(net, session, plan, prepared.layout, {}, runs, surrogates or {}) if plan.sites else []
         ids = _native(net, prepared, max_new_tokens, options) if native else _greedy(net, prepared, max_new_tokens)
     missed = next((ledger for ledger in ledgers if not ledger.rows), None)
@@ -88,6 +95,24 @@ def generate(
         raise EditMissed(f"{type(missed.edit).__name__} at {missed.edit.site} never fired in {max_new_tokens} steps")
     rows = [_trimmed(row, net) for row in ids.tolist()]
     return Generation(rows, [net.decode(row) for row in rows] if net.tokenizer is not None else None, ledgers)
+
+
+def _has_encoder(net: Network) -> bool:
+    return bool(getattr(getattr(net.root, "config", None), "is_encoder_decoder", False))
+
+
+def _left(net: Network, prepared: Prepared) -> Prepared:
+    """Padding moved to the left, where the newest token of every row lies in the last column."""
+    layout, main = prepared.layout, net.preparer.main
+    if _has_encoder(net) or all(o + n == layout.width for o, n in zip(layout.offsets, layout.lengths, strict=True)):
+        return prepared
+    further = sorted(set(prepared.kwargs) - {main, "attention_mask", "position_ids"})
+    if further:
+        raise BadInput(f"expected rows padded on the left to generate with {further}; got padding on the right")
+    ids = prepared.kwargs[main].tolist()
+    rows = zip(ids, layout.offsets, layout.lengths, strict=True)
+    moved = Inputs(tuple(tuple(row[o : o + n]) for row, o, n in rows), dict(layout.groups))
+    return net.preparer.prepare(moved, side="left")
 
 
 def _row_by_row(
@@ -129,8 +154,7 @@ def _native(net: Network, prepared: Prepared, max_new_tokens: int, options: dict
     write: Any = net.root.generate
     out = write(**kwargs, max_new_tokens=max_new_tokens, **options)
     out = out if isinstance(out, Tensor) else out.sequences
-    encoder_decoder = bool(getattr(getattr(net.root, "config", None), "is_encoder_decoder", False))
-    return out[:, 1:] if encoder_decoder else out[:, ids.shape[1] :]
+    return out[:, 1:] if _has_encoder(net) else out[:, ids.shape[1] :]
 
 
 def _greedy(net: Network, prepared: Prepared, max_new_tokens: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from openwork.errors import BadInput
 from openwork.network.layout import Layout
 from openwork.task import Inputs
-
-if TYPE_CHECKING:
-    from openwork.network.network import Network
 
 
 @dataclass(eq=False)
@@ -153,32 +150,3 @@ class Preparer:
             raise BadInput(f"expected token ids from 0 to {self.vocabulary - 1}; got {low if low < 0 else high}")
         if self.longest is not None and ids.shape[1] > self.longest:
             raise BadInput(f"expected at most {self.longest} tokens a row; got {ids.shape[1]}")
-
-
-def padding_holds(net: Network, side: str) -> bool:
-    """Whether a short row beside a long one, padded on `side`, gives the logits that it gives alone.
-
-    Args:
-        net: a network that reads tokens.
-        side: ``left`` or ``right``.
-    """
-    from openwork.network.certify import first_output
-
-    ids = net.example.get(net.preparer.main)
-    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.ndim != 2 or ids.shape[1] < 5:
-        return True
-    short = ids[:1, :-3].cpu()
-    padded = torch.zeros_like(ids[:1].cpu())
-    mask = torch.zeros_like(padded)
-    columns = slice(3, None) if side == "left" else slice(0, short.shape[1])
-    padded[:, columns], mask[:, columns] = short, 1
-    both = {net.preparer.main: padded, "attention_mask": mask}
-    with torch.no_grad():
-        alone = first_output(net.module(**net.preparer.prepare(short).kwargs)).float()
-        beside = first_output(net.module(**net.preparer.prepare(both).kwargs)).float()
-    if beside.shape[1] == padded.shape[1] and beside.ndim == 3:
-        beside = beside[:, columns]
-    if beside.shape != alone.shape:
-        return False
-    limit = 1e-4 if net.dtype in (torch.float32, torch.float64) else 5e-2
-    return bool((alone - beside).abs().max() <= limit * alone.abs().max().clamp_min(1e-30))

@@ -61,7 +61,7 @@ class MemoryPlan:
 
 def parse_bytes(budget: str | int) -> int:
     """Bytes from ``"2GiB"``, ``"500 MB"`` or a number."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*([A-Za-z]*)\s*", str(budget))
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
     if not match or match[2].upper() not in _UNITS:
         raise BadInput(f"expected a memory budget such as '2GiB'; got {budget!r}")
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -69,7 +69,6 @@ def parse_bytes(budget: str | int) -> int:
 
 def memory_plan(net: Network, layout: Layout, keep: Any) -> MemoryPlan:
     """The bytes that the kept sites take for a batch of this layout."""
-    size = torch.finfo(next((p.dtype for p in net.root.parameters() if p.is_floating_point()), torch.float32)).bits // 8
     bytes_of: dict[str, int] = {}
     copied = []
     for pattern in [keep] if isinstance(keep, (str, Site)) else keep:
@@ -84,7 +83,7 @@ def memory_plan(net: Network, layout: Layout, keep: Any) -> MemoryPlan:
                 elif axis == info.part_axis and site.index:
                     n = len(site.index)
                 count *= n
-            bytes_of[str(site)] = count * size
+            bytes_of[str(site)] = count * info.itemsize
             if site.index or getattr(net.map.port(site.path), "volatile", False):
                 copied.append(str(site))
     return MemoryPlan(bytes_of, layout.rows, tuple(copied))
@@ -107,13 +106,16 @@ def run_in_chunks(
     step = rows if memory is None else memory_plan(net, prepared.layout, keep).rows_within(parse_bytes(memory))
     if step < rows and (sources or not isinstance(inputs, (Inputs, Tensor, list, tuple))):
         raise BadInput("expected Inputs, texts or token ids without sources to run in parts; split the batch yourself")
+    whole = make_plan(net, keep, edits, until, grads=False)
+    if step < rows and any(edit.needs for here in whole.edits.values() for edit in here):
+        raise BadInput("expected a batch in one part for edits that read another run or its statistics; raise memory=")
     collected: dict[str, list[Tensor]] = {}
-    sink, close = _sink(to, collected)
+    sink, close = _sink(to, collected, whole.axes(net))
     runs: list[Run] = []
     try:
         for first in range(0, rows, step):
             part = prepared if step == rows else net.preparer.prepare(_rows(inputs, first, min(first + step, rows)))
-            plan = replace(make_plan(net, keep, edits, until, grads=False), sink=sink)
+            plan = replace(whole, sink=sink)
             runs.append(execute(net, part, plan, resolve_sources(net, plan, part, sources), surrogates))
     except BaseException:
         close(False)
@@ -135,7 +137,7 @@ def _rows(inputs: Any, first: int, last: int) -> Any:
 
 
 def _sink(
-    to: Sink, collected: dict[str, list[Tensor]]
+    to: Sink, collected: dict[str, list[Tensor]], axes: dict[str, tuple[str, ...]]
 ) -> tuple[Callable[[str, Tensor], Tensor | None], Callable[[bool], dict[str, Tensor]]]:
     """Where values go as they come, and how to finish; finishing gives what the run holds."""
     if callable(to):
@@ -152,7 +154,7 @@ def _sink(
         return move, lambda done: {name: _stacked(name, parts) for name, parts in collected.items()}
     from openwork.store.activations import ActivationWriter
 
-    writer = ActivationWriter(Path(to))
+    writer = ActivationWriter(Path(to), axes)
 
     def write(name: str, value: Tensor) -> None:
         writer.append(name, value.detach().cpu())

@@ -13,10 +13,10 @@ from openwork.edit import Edit
 from openwork.errors import BadInput
 from openwork.network.anatomy import SiteInfo
 from openwork.network.generate import Generation, generate
-from openwork.network.inputs import Prepared, Preparer, padding_holds
+from openwork.network.inputs import Preparer
 from openwork.network.memory import MemoryPlan, Sink, memory_plan, run_in_chunks
+from openwork.network.padding import check_padding
 from openwork.network.run import Plan, Run, called, execute, make_plan, resolve_sources
-from openwork.network.session import Session
 from openwork.network.sites import SiteMap
 from openwork.site import Site
 
@@ -47,8 +47,8 @@ class Network:
         self.module, self.root, self.name, self.tokenizer = module, root, name, tokenizer
         self.map, self.preparer, self.example = map, preparer, example
         self.plans: dict[Any, Plan] = {}
-        self._padding: dict[str, bool] = {}
-        self._modules = list(root.modules())
+        self.padding: dict[str, bool] = {}
+        self.modules = tuple(root.modules())
 
     # -- the map --
 
@@ -160,13 +160,15 @@ class Network:
         """
         if not keep and not edits and until is None and grads is None and memory is None:
             prepared = self.preparer.prepare(inputs)
-            self.check_padding(prepared)
+            check_padding(self, prepared)
             with torch.no_grad():
                 return Run(called(self, prepared), {}, prepared.layout)
         if memory is not None or to is not None:
+            if grads is not None:
+                raise BadInput("expected grads= without memory= or to=: gradients need all kept values where they are")
             return run_in_chunks(self, inputs, keep, edits, sources or {}, surrogates or {}, until, to, memory)
         prepared = self.preparer.prepare(inputs)
-        self.check_padding(prepared)
+        check_padding(self, prepared)
         plan = make_plan(self, keep, edits, until, grads is not None)
         return execute(
             self, prepared, plan, resolve_sources(self, plan, prepared, sources or {}), surrogates or {}, grads
@@ -181,35 +183,6 @@ class Network:
     def plan(self, inputs: Any, keep: str | Site | Iterable[str | Site]) -> MemoryPlan:
         """How many bytes keeping these sites takes, before anything runs."""
         return memory_plan(self, self.preparer.prepare(inputs).layout, keep)
-
-    def check_padding(self, prepared: Prepared) -> None:
-        """Refuse padding under which this architecture gives other numbers.
-
-        Raises:
-            BadInput: for left padding, or padding that its mask does not hide, where the certificate says so.
-        """
-        if not prepared.layout.padded or "attention_mask" not in prepared.kwargs:
-            return
-        side = "left" if any(prepared.layout.offsets) else "right"
-        if not self.padding_holds(side):
-            raise BadInput(
-                f"{self.name} gives other numbers under {side} padding than without; pass openwork.Inputs, whose "
-                "rows are aligned so that no token sees padding, or one row at a time"
-            )
-
-    def padding_holds(self, side: str) -> bool:
-        """Whether a row padded on this side gives what it gives alone, as checked once on this checkpoint."""
-        if side not in self._padding:
-            self._padding[side] = padding_holds(self, side)
-        return self._padding[side]
-
-    def prepare_session(self, session: Session) -> None:
-        """Let compiled code run eagerly while hooks are on it, for compiled graphs do not call them."""
-        if self._compiled():
-            session.enter(torch.compiler.set_stance("force_eager"))
-
-    def _compiled(self) -> bool:
-        return self.root is not self.module or any(m._compiled_call_impl is not None for m in self._modules)
 
     def __repr__(self) -> str:
         inert = sum(s.status == "inert" for s in self.sites.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from openwork.network.sites import SiteMap, module_sites
 
 
 def open(
-    model: str | Path | nn.Module,
+    model: Any,
     *,
     tokenizer: Any = None,
     example: Mapping[str, Any] | None = None,
@@ -35,7 +36,7 @@ def open(
     """Open a network: find its sites and certify them on this checkpoint.
 
     Args:
-        model: a module, a local folder, or a hub id of transformers.
+        model: a module, a local folder (text or `Path`), or a hub id of transformers.
         tokenizer: a tokenizer of transformers; loaded beside the weights if there is one.
         example: keyword arguments of one short call, if they cannot be guessed.
         name: what to call the network in results.
@@ -47,12 +48,14 @@ def open(
     Raises:
         UnknownName: if there is no such model.
         CorruptFile: if its files are damaged.
-        BadInput: if it is in training mode, returns NaN, or cannot be called with the example.
+        BadInput: if it is no model at all, is in training mode, returns NaN, or cannot be called with the example.
     """
     if isinstance(model, nn.Module):
         if trust_remote_code or allow_bin or dtype is not None or device is not None:
             raise BadInput("device, dtype and loading flags are for names and folders; move the module yourself")
         module = model
+    elif not isinstance(model, (str, Path)) or not str(model).strip():
+        raise BadInput(f"expected a module, a folder or a hub id of transformers; got {model!r}")
     else:
         module, tokenizer = load(model, tokenizer, device, dtype, trust_remote_code, allow_bin)
         name = name or str(model)
@@ -60,6 +63,13 @@ def open(
     if root.training:
         raise BadInput(f"expected a module in evaluation mode; call {type(root).__name__}.eval() first")
     kwargs = dict(example) if example is not None else guess(root, tokenizer)
+    with _eager(root):
+        map_, preparer = _survey(root, kwargs, tokenizer)
+    return Network(module, root, name or type(root).__name__, tokenizer, map_, preparer, kwargs)
+
+
+def _survey(root: nn.Module, kwargs: dict[str, Any], tokenizer: Any) -> tuple[SiteMap, Preparer]:
+    """The certified sites, and how inputs become arguments."""
     _check_call(root, kwargs)
     main = _main(root, kwargs)
     trace = record(root, kwargs)
@@ -75,7 +85,14 @@ def open(
     causal = is_causal(root, kwargs, main, sites, ports)
     preparer = Preparer(root, tokenizer, main, causal, vocabulary, longest_of(root))
     map_ = SiteMap(sites, ports, {**surveyor.refused, **certifier.refused}, modules, module_ports, width)
-    return Network(module, root, name or type(root).__name__, tokenizer, map_, preparer, kwargs)
+    return map_, preparer
+
+
+def _eager(root: nn.Module) -> Any:
+    """Compiled graphs do not call the hooks that look on, nor may they be compiled anew for them."""
+    if any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in root.modules()):
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()
 
 
 def _main(root: nn.Module, kwargs: Mapping[str, Any]) -> str:
@@ -89,7 +106,7 @@ def _main(root: nn.Module, kwargs: Mapping[str, Any]) -> str:
 
 
 def _check_call(root: nn.Module, kwargs: Mapping[str, Any]) -> None:
-    """The example must run and give finite numbers."""
+    """The example must run and give numbers."""
     try:
         with torch.no_grad():
             output = root(**kwargs)
@@ -103,7 +120,8 @@ def _check_call(root: nn.Module, kwargs: Mapping[str, Any]) -> None:
         raise BadInput(
             f"expected {type(root).__name__} to return a floating tensor; it returned {type(output).__name__}"
         )
-    if not bool(torch.isfinite(first_output(output)).any()):
+    result = first_output(output)
+    if bool(result.isnan().any()) or not bool(result.isfinite().any()):  # some infinity may be a mask
         bad = [n for n, p in root.named_parameters() if p.is_floating_point() and not bool(torch.isfinite(p).all())]
         where = f"NaN or infinite weights: {', '.join(bad[:5])}" if bad else "its weights are finite"
-        raise BadInput(f"expected finite outputs; {type(root).__name__} returns only NaN or infinity ({where})")
+        raise BadInput(f"expected numbers; {type(root).__name__} returns NaN, or nothing but infinity ({where})")

@@ -260,7 +260,7 @@ def execute(
     with torch.set_grad_enabled(plan.grads), Session(net.root, prepared.layout.rows) as session:
         if plan.edits:
             session.count_steps()
-        net.prepare_session(session)
+        run_eagerly(net, session)
         ledgers = attach(net, session, plan, prepared.layout, values, sources, surrogates)
         output = None
         with contextlib.suppress(Stop):
@@ -272,12 +272,19 @@ def execute(
     return run
 
 
+def run_eagerly(net: Network, session: Session) -> None:
+    """Let compiled code run eagerly during the session, for compiled graphs do not call hooks."""
+    if net.root is not net.module or any(m._compiled_call_impl is not None for m in net.modules):
+        session.enter(torch.compiler.set_stance("force_eager"))
+
+
 def called(net: Network, prepared: Prepared, plan: Plan | None = None) -> Any:
     """What the module returns.
 
     Raises:
         BadInput: if it cannot be called so; what a function of the user raises comes through as it is.
     """
+    check_mode(net)
     try:
         return net.module(**prepared.kwargs)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
@@ -286,6 +293,12 @@ def called(net: Network, prepared: Prepared, plan: Plan | None = None) -> Any:
             raise
         shapes = {k: tuple(v.shape) if isinstance(v, Tensor) else v for k, v in prepared.kwargs.items()}
         raise BadInput(f"{net.name} failed on {shapes}: {type(error).__name__}: {error}") from error
+
+
+def check_mode(net: Network) -> None:
+    """Refuse a module that went back to training after it was opened, where dropout would change every number."""
+    if net.root.training:
+        raise BadInput(f"expected a module in evaluation mode; {net.name} is in training mode, call .eval() first")
 
 
 def check_fired(plan: Plan, run: Run, net: Network) -> None:

@@ -44,9 +44,9 @@ class Session:
         """Register the output hooks asked for so far: ahead of all others, and among themselves in the order asked."""
         for module, hook in reversed(self._outputs):
             key = object()
+            self._hooks.append((module._forward_hooks, key))
             module._forward_hooks[key] = hook  # type: ignore[index]
             module._forward_hooks.move_to_end(key, last=False)  # type: ignore[arg-type]
-            self._hooks.append((module._forward_hooks, key))
         self._outputs.clear()
 
     def __exit__(self, *exc: object) -> None:
@@ -67,9 +67,9 @@ class Session:
     def on_input(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         """Call ``hook(module, args, kwargs)`` after any other pre-hook, so that it sees what the module will read."""
         key = object()
+        self._hooks += [(module._forward_pre_hooks, key), (module._forward_pre_hooks_with_kwargs, key)]
         module._forward_pre_hooks[key] = hook  # type: ignore[index]
         module._forward_pre_hooks_with_kwargs[key] = True  # type: ignore[index]
-        self._hooks += [(module._forward_pre_hooks, key), (module._forward_pre_hooks_with_kwargs, key)]
 
     def enter(self, context: Any) -> Any:
         """Keep a context manager open until the session ends."""

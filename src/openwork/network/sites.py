@@ -136,7 +136,9 @@ def module_sites(trace: Trace) -> tuple[dict[str, SiteInfo], dict[str, Port]]:
             path, value = floating[0]
             axes = hidden_axes(value, call)
             name = f"{label}.{side}"
-            sites[name] = SiteInfo(name, axes, tuple(value.shape), "module", (), axes.index("channel"))
+            sites[name] = SiteInfo(
+                name, axes, tuple(value.shape), "module", (), axes.index("channel"), value.element_size()
+            )
             ports[name] = (output_port if side == "out" else input_port)(call, path, repeated=repeated)
     return sites, ports
 
