@@ -59,16 +59,21 @@ def propose(table: EffectTable, clusters: Mapping[str, Iterable[Component]], mos
     for method in METHODS:
         mean, chosen = table.mean(method), table.significant(method)
         ranked = sorted(chosen, key=lambda c: (-mean[c], c))
-        for size in range(1, min(len(ranked), most) + 1):
+        for size in sizes(min(len(ranked), most)):
             add(f"top {size} by {method}", f"the {size} largest significant effects of {method}", ranked[:size])
     best = {c: max(table.mean(method)[c] for method in METHODS) for c in table.components}
     ranked = sorted(help_any, key=lambda c: (-best[c], c))
-    for size in range(1, min(len(ranked), most) + 1):
+    for size in sizes(min(len(ranked), most)):
         add(f"top {size} by any effect", f"the {size} components whose largest effect is largest", ranked[:size])
     for name, members in clusters.items():
         helping = set(members) & help_any
         add(f"cluster {name}", f"the members of {name} that have a significant effect", helping)
     return out
+
+
+def sizes(most: int) -> list[int]:
+    """Sizes of nested sets: every one up to 6, then every second."""
+    return [size for size in range(1, most + 1) if size <= 6 or size % 2 == 0]
 
 
 def choose(
@@ -213,7 +218,7 @@ def _refined(
         ranked = sorted(nodes, key=lambda c: (-worth[c], c))
         how = f"the nodes of '{best.name}' that are worth most within it"
         made = [
-            Hypothesis(f"{best.name}, pruned to {k}", how, tuple(sorted(ranked[:k]))) for k in range(1, len(ranked))
+            Hypothesis(f"{best.name}, pruned to {k}", how, tuple(sorted(ranked[:k]))) for k in range(2, len(ranked))
         ]
         worthy = tuple(sorted(c for c in nodes if worth[c] >= WORTH))
         if worthy and worthy != nodes:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 STABLE = 0.5
 """Least mean Jaccard index over resamples at which a cluster counts as stable (Hennig 2007)."""
 SHOWN_TOKENS = 8
+MEASURED = 12
+"""Clusters of units, the largest first, whose effect on the task is measured."""
 
 
 def find(
@@ -59,7 +61,7 @@ def find(
         names = [str(u) for u in units]
         grouping = _group(activity, shift_each, settings, seed, rows)
         groups = _members(grouping)
-        effects = _unit_effects(meter, [[units[i] for i in g] for g in groups], means)
+        effects = _unit_effects(meter, [[units[i] for i in g] for g in groups[:MEASURED]], means)
         by = "correlation of activations over the tokens of real text"
         found.append(_record("units", by, names, activity, grouping, settings, effects, words))
     tick(0.6)
@@ -199,7 +201,7 @@ def _record(
                 p_value=p,
                 stability=stability,
                 interesting=p <= settings.alpha and stability >= STABLE,
-                effect=float(effects[k]),
+                effect=effects[k] if k < len(effects) else None,
                 tokens=_peaks(matrix[members], words) if words else [],
             )
         )

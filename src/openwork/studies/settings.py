@@ -45,8 +45,8 @@ class StudySettings:
     least_faithfulness: float = 0.5
     largest_share: float = 0.5
     units: int = 192
-    shuffles: int = 99
-    resamples: int = 30
+    shuffles: int = 59
+    resamples: int = 20
     texts: int = 32
     text_tokens: int = 96
     random_side: int = 30
