@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from openwork import network, zoo
 from openwork.errors import UnknownName
 from openwork.network import Network
+from openwork.network.load import as_device, as_dtype
 
 
-def open(model: str | Path | nn.Module, **options: Any) -> Network:
+def open(model: Any, **options: Any) -> Network:
     """Open a network by embedded name (``py-4l``), local folder, hub id, or as a module.
 
     Args:
@@ -22,14 +22,22 @@ def open(model: str | Path | nn.Module, **options: Any) -> Network:
     Raises:
         UnknownName: if nothing has that name; it lists the embedded models.
     """
-    if isinstance(model, str) and model.partition("@")[0] in zoo.names():
+    name = model.partition("@")[0] if isinstance(model, str) else ""
+    if name in zoo.names():
+        device, dtype = options.pop("device", None), options.pop("dtype", None)
+        device = as_device(device) if device is not None else None
+        dtype = as_dtype(dtype) if dtype is not None else None
         module, tokenizer = zoo.load(model)
         options.setdefault("tokenizer", tokenizer)
-        device, dtype = options.pop("device", None), options.pop("dtype", None)
-        if device is not None or dtype is not None:
-            module = module.to(device=device, dtype=network.as_dtype(dtype) if dtype is not None else None)
-        return network.open(module, name=options.pop("name", model), **options)
+        return network.open(module.to(device=device, dtype=dtype), name=options.pop("name", model), **options)
+    if _misspelt(name):
+        raise UnknownName(f"no embedded model or folder named {model!r}. Embedded models: {', '.join(zoo.names())}.")
     try:
         return network.open(model, **options)
     except UnknownName as error:
         raise UnknownName(f"{error} Embedded models: {', '.join(zoo.names())}.") from error
+
+
+def _misspelt(name: str) -> bool:
+    """Whether an embedded model is meant, so that the hub need not be asked."""
+    return "/" not in name and not Path(name).exists() and bool(get_close_matches(name, zoo.names(), n=1))
