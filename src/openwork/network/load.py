@@ -53,6 +53,10 @@ def load(
         )
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         raise CorruptFile(f"the weights of {source} are damaged or cut short ({_short(error)})") from error
+    except (RuntimeError, KeyError) as error:  # what torch says of a .bin that is no pickle, or not all of one
+        if not allow_bin or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise CorruptFile(f"the .bin weights of {source} are damaged or cut short ({_short(error)})") from error
     except json.JSONDecodeError as error:
         raise CorruptFile(f"a JSON file of {source} does not parse ({error}); fetch it again") from error
     except (OSError, ValueError) as error:
