@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -82,7 +83,7 @@ def build(
     if state.step < chosen.steps:
         return Built(name, folder, state.step, chosen.steps, None)
     facts = {
-        "command": f"openwork zoo build {name} --resume --minutes 60 --seed {seed}",
+        "command": f"openwork zoo build {name} --resume --minutes {ceil(state.seconds / 60)} --seed {seed}",
         "seed": seed,
         "device": device,
         "threads": torch.get_num_threads(),

@@ -21,6 +21,8 @@ from openwork.tasks.induction import repeats
 
 EXAMPLES = 500
 """Prompts of each task."""
+WINDOWS = 1000
+"""Windows of held-out code, spread evenly over all of it."""
 TASKS = (repeats, bracket, docstring, argument)
 KINDS = {
     "code": "of real code",
@@ -52,7 +54,7 @@ def make_card(
         A value for JSON.
     """
     network = state.network.eval()
-    full, shipped = (on_held_out(model, streams, recipe.context) for model in (network, half))
+    full, shipped = (on_held_out(model, streams, recipe.context, WINDOWS) for model in (network, half))
     vocabulary: Any = streams.tokenizer
     tasks = {make.__name__: make(vocabulary, n=EXAMPLES, seed=0) for make in TASKS}
     return {
@@ -123,7 +125,7 @@ def as_text(card: dict[str, Any]) -> str:
     results = {"induction, random tokens": card["induction"], **card["tasks"]}
     results["closing bracket, held-out code"] = held_out["closing_bracket"]
     table = "\n".join(_row(name, result) for name, result in results.items())
-    phases = "; ".join(_phase(phase) for phase in training["phases"])
+    phases = "".join(f"\n  - {_phase(phase)}" for phase in training["phases"])
     kept = "; `checkpoints/` holds the weights on the way" if training["checkpoints"] else ""
     return f"""# {card["name"]}
 
@@ -140,7 +142,7 @@ A language model of Python source, {card["parameters"]:,} parameters, trained by
 - Held out: {data["held_out"]["read"]:,} files, {data["held_out"]["tokens"]:,} tokens; sha256
   `{data["held_out"]["sha256"]}`.
 - Tokenizer: {card["tokenizer"]}.
-{_sources(data)}- Batches: rows of {training["context"]} tokens; {phases}.
+{_sources(data)}- Rows of a batch, {training["context"]} tokens each:{phases}
 - Beginning of text: {card["bos_policy"]}.
 
 ## Training
@@ -165,8 +167,8 @@ Held-out loss, nats per token, over {held_out["tokens"]:,} tokens: {held_out["lo
 
 def _sources(data: dict[str, Any]) -> str:
     lines = [
-        f"- {what}, made of names and words of the training files: {data[name]['invented']:,}, "
-        f"{data[name]['tokens']:,} tokens.\n"
+        f"- {what}, of names and words of the training files:\n"
+        f"  {data[name]['invented']:,}, {data[name]['tokens']:,} tokens.\n"
         for name, what in INVENTED.items()
         if name in data
     ]

@@ -101,13 +101,13 @@ def on_held_out(network: nn.Module, streams: Streams, context: int, windows: int
         network: maps `input_ids` to `.logits`.
         streams: holds the held-out stream.
         context: tokens in a window.
-        windows: measure this many windows, spread evenly; None measures all.
+        windows: measure this many windows, spread evenly, or all if there are fewer; None measures all.
 
     Returns:
         Loss and bracket accuracy.
     """
     count = len(streams.held_out) // context
-    chosen = np.arange(count) if windows is None else np.linspace(0, count - 1, windows).astype(int)
+    chosen = np.arange(count) if windows is None else np.linspace(0, count - 1, min(windows, count)).astype(int)
     tokens = torch.from_numpy(streams.held_out[: count * context].astype(np.int64)).view(count, context)[chosen]
     begin = torch.full((ROWS, 1), _begin(streams.tokenizer))
     closing = torch.tensor(streams.tokenizer.convert_tokens_to_ids(list(CLOSING)))
