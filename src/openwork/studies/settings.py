@@ -51,7 +51,7 @@ class StudySettings:
     text_tokens: int = 96
     random_side: int = 30
     role_share: float = 0.25
-    batch_tokens: int = 16384
+    batch_tokens: int = 8192
 
     def __post_init__(self) -> None:
         for name in ("examples", "random_circuits", "units", "shuffles", "resamples", "texts", "text_tokens",
