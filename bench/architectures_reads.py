@@ -109,6 +109,8 @@ class Reads:
         if part == "in":
             readers = [p.call for p in inside if p.side == "in"]
             judge(name, "no module of the block reads it", 0.0 if readers else 1.0)
+            leaves = [c for c in readers if not any(o.within(c) for o in self.seen.plain.calls)]
+            judge(name, "is read by a norm alone", 1.0 if leaves and all(c.is_norm for c in leaves) else 0.0)
             judge(name, "its readers do not lead to what the sub-layer adds", self._leads(stem, readers, member))
         elif part == "out":
             judge(name, "no module of the block returns it", 0.0 if any(p.side == "out" for p in inside) else 1.0)
@@ -119,11 +121,9 @@ class Reads:
             norms = self._norms(value, member)
             judge(name, "no norm of the block divides by it", 0.0 if norms else 1.0)
             judge(name, "is the scale of another norm", self._belongs(match[1] + match[2], layer, norms, member))
-            twins = [
-                n for n in self.seen.kept if n != name and n.startswith(stem[: -len(layer) - 1]) and n.endswith(part)
-            ]
+            others = [n for n in self.seen.kept if n != name and n.startswith(f"{match[1]}{match[2]}.norm")]
             same = [
-                n for n in twins if self.seen.kept[n].shape == value.shape and torch.equal(self.seen.kept[n], value)
+                n for n in others if self.seen.kept[n].shape == value.shape and torch.equal(self.seen.kept[n], value)
             ]
             judge(name, f"is the same norm as {', '.join(same)}", 1.0 if same else 0.0)
         elif part == "z":
@@ -178,7 +178,8 @@ class Reads:
                 own.append(call)
             elif call.start > producers[layer].end:
                 after.append(call)
-        return 0.0 if any(call in norms for call in own or after[:1]) else 1.0
+        # behind a sub-layer whose sum is normed, the norm before the next one is its own, not the next one's
+        return 0.0 if any(call in norms for call in [*own, *after[:1]]) else 1.0
 
     def _scored(self, stem: str) -> float | None:
         """0 if q @ k follows the scores better than k @ q does; None if neither does (another kind of scores)."""
