@@ -5,19 +5,25 @@ Nothing here trusts a module's name: sub-layers are told apart by where attentio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from openwork.network.blocks import Block, Contribution, find_blocks
+from openwork.network.blocks import Block, Contribution, Sum, find_blocks
+from openwork.network.kinds import (
+    experts_of,
+    flattened,
+    hidden_axes,
+    is_feed_forward,
+    is_linear,
+    is_norm,
+)
 from openwork.network.paths import Path
 from openwork.network.ports import AttentionPort, MidPort, ModulePort, Port, ScalePort, View, norm_scale
 from openwork.network.record import AttentionCall, Call, Trace, same
 
-HIDDEN = ("batch", "position", "channel")
 HEADS = ("batch", "position", "head", "channel")
 WEIGHTS = ("batch", "head", "query", "key")
 
@@ -107,15 +113,10 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-4 if dtype in (torch.float32, torch.float64) else 5e-2
 
 
-def hidden_axes(value: Tensor, call: Call) -> tuple[str, ...]:
-    """The axes of a hidden state, by its dimensions; images keep channels first where a convolution reads them so."""
-    if value.ndim == 4:
-        convs = [c.module for c in [call, *call.descendants()] if isinstance(c.module, nn.Conv2d)]
-        first = any(conv.in_channels == value.shape[1] for conv in convs)
-        return ("batch", "channel", "y", "x") if first else ("batch", "y", "x", "channel")
-    if value.ndim == 2:
-        return ("position", "channel")
-    return HIDDEN if value.ndim == 3 else ("batch", *(f"axis{i}" for i in range(1, value.ndim - 1)), "channel")
+def sum_check(step: Sum) -> Check:
+    """The check that contributions add up; one that holds bit for bit has no residual."""
+    name = "residual sum" + " up to a constant vector" * step.constant
+    return Check(name, 0.0 if step.exact else step.residual, tolerance(step.after.dtype))
 
 
 def output_port(call: Call, path: Path, gain: float = 1.0, *, repeated: bool = False) -> ModulePort:
@@ -205,10 +206,7 @@ class Surveyor:
         pre, post = call.inputs[block.pre], call.outputs[block.post]
         axes = hidden_axes(pre, call)
         chain = [] if block.chained is None else [Check("chain", 0.0 if block.chained else 1.0, 1.0)]
-        total = [
-            Check("residual sum", 0.0 if s.exact else s.residual, tolerance(pre.dtype))
-            for s in block.sums
-        ]  # fmt: skip
+        total = [sum_check(s) for s in block.sums]
         yield Found(f"{name}.resid_pre", self._in(call, block.pre), pre, axes, [*total])
         attentions = [a for a in self.trace.attentions if call.start < a.time < call.end]
         if not block.sums:
@@ -233,7 +231,13 @@ class Surveyor:
         names: set[str] = set()
         for index, term in enumerate(terms):
             attention = owner.get(index)
-            options = ("attn", "cross") if attention else ("mlp",) if owner or len(terms) == 1 else ("mixer", "mlp")
+            options = (
+                (("cross",) if crosses(attention) else ("attn", "attn2"))
+                if attention
+                else ("mlp",)
+                if owner or len(terms) == 1
+                else ("mixer", "mlp")
+            )
             if not attention and not owner and len(terms) == 1 and not is_feed_forward(term.call):
                 options = ("mixer",)
             name = next((o for o in options if o not in names), f"{options[-1]}{index}")
@@ -274,9 +278,9 @@ class Surveyor:
             if step.norm is not None and term is step.terms[-1] and step is not block.sums[-1]:
                 norm = step.norm
                 path = next(p for p, t in norm.outputs.items() if same(t, step.after))
-                yield Found(
-                    f"{block.name}.resid_mid", self._out(norm, path), step.after, axes, [Check("sum", 0.0, 0.0)]
-                )
+                number = block.sums.index(step) + 1
+                name = f"{block.name}.resid_mid" + (str(number) if number > 1 else "")
+                yield Found(name, self._out(norm, path), step.after, axes, [sum_check(step)])
             elif term is not step.terms[-1] and step.base_gain == 1.0 and same(step.base, block.call.inputs[block.pre]):
                 middle = step.base
                 for t in done:
@@ -312,10 +316,15 @@ class Surveyor:
             deep = [c for c in last if c.children and any(same(v, term.value) for v in c.outputs.values())]
             before_norm = [c for c in last if c.children and not is_norm(c)]
             candidates = [*deep, *before_norm, *[c for c in last if not c.children and is_linear(c.module)]]
+        norms = [s.norm for s in block.sums if term in s.terms and s.norm is not None]
         for call in candidates:
-            for path, value in call.inputs.items():
-                if value.shape in shapes and value.is_floating_point():
-                    return call, path
+            found = [p for p, t in call.inputs.items() if t.shape in shapes and t.is_floating_point()]
+            if any(norm.within(call) for norm in norms) or (found and _norms_first(call, call.inputs[found[0]])):
+                continue  # it takes the stream past the sub-layer too, or before its norm
+            if found and layer.attention is None and _reads_more(call, found[0]):
+                return None  # a pooled copy of the stream, say, which a write at one argument would not reach
+            if found:
+                return call, found[0]
         return None
 
     def _norm(self, block: Block, layer: SubLayer, value: Tensor) -> Iterator[Found]:
@@ -324,8 +333,8 @@ class Surveyor:
         if number is None:
             return
         inner = block.call.descendants()
-        norms = [c for c in inner if is_norm(c) and any(same(t, value) for t in c.outputs.values())]
-        norms += [s.norm for s in block.sums if s.norm is not None and layer.term in s.terms]
+        norms = [s.norm for s in block.sums if s.norm is not None and layer.term in s.terms and is_norm(s.norm)]
+        norms += [c for c in inner if is_norm(c) and any(same(t, value) for t in c.outputs.values())]
         norms += [c for c in inner if is_norm(c) and layer.term is not None and c is layer.term.call]
         if number == "norm2" and any(same(t, value) for c in norms[:1] for t in self._attention_inputs(block)):
             return  # parallel sub-layers share their norm
@@ -366,7 +375,7 @@ class Surveyor:
             yield Found(f"{name}.{part}", replace(port, part=part), value, HEADS, [], "head")
         yield Found(f"{name}.scores", replace(port, part="scores"), weights, WEIGHTS, [], "head")
         yield Found(f"{name}.pattern", replace(port, part="pattern"), weights, WEIGHTS, [], "head")
-        yield Found(f"{name}.z", replace(port, part="z"), z, HEADS, checks, "head")
+        yield Found(f"{name}.z", replace(port, part="z", volatile=attention.volatile), z, HEADS, checks, "head")
 
     def _reader_of(self, value: Tensor, attention: AttentionCall) -> Call | None:
         for call in self.trace.calls:
@@ -415,12 +424,29 @@ class Surveyor:
         for call in (c for c in inner if c.within(mixture)):
             for path, value in call.outputs.items():
                 if value.is_floating_point() and value.shape in (shape, flattened(torch.Size(shape))):
+                    for deeper in inner:  # what routers return beside their choice may be for the record only
+                        if (
+                            deeper.within(call)
+                            and deeper is not call
+                            and () in deeper.outputs
+                            and same(deeper.outputs[()], value)
+                        ):
+                            call, path = deeper, ()
                     flat = value.ndim == 2
                     shown = value.reshape(shape)
                     axes = ("batch", "position", "expert")
                     port = self._out(call, path, flat=flat)
                     yield Found(f"{name}.router", port, shown, axes, [Check("one logit an expert", 0.0, 0.0)], "expert")
                     return
+
+
+def crosses(attention: AttentionCall) -> bool:
+    """Whether an attention reads its keys from another stream: an encoder's, or an image's."""
+    assert attention.q is not None
+    assert attention.k is not None
+    stream = next((p for p, t in attention.call.inputs.items() if t.is_floating_point() and t.ndim == 3), None)
+    other = stream is not None and _reads_more(attention.call, stream)
+    return attention.k.shape[2] != attention.q.shape[2] or other
 
 
 @dataclass(eq=False)
@@ -432,43 +458,16 @@ class SubLayer:
     attention: AttentionCall | None
 
 
-def flattened(shape: torch.Size) -> torch.Size:
-    """The shape with batch and position as one axis."""
-    return torch.Size((shape[:-1].numel(), shape[-1]))
+def _norms_first(call: Call, value: Tensor) -> bool:
+    """Whether a call, or one within it, is of a norm that reads this very tensor."""
+    return any(is_norm(c) and any(same(t, value) for t in c.inputs.values()) for c in [call, *call.descendants()])
 
 
-def experts_of(module: nn.Module) -> int | None:
-    """The number of experts of a mixture: the first axis of its fused weights, or the length of its list of experts."""
-    for name, inner in module.named_modules():
-        if "expert" not in name.lower():
-            continue
-        if isinstance(inner, nn.ModuleList):
-            return len(inner)
-        fused = [p for p in inner.parameters(recurse=False) if p.ndim == 3]
-        if fused:
-            return fused[0].shape[0]
-    return None
-
-
-def is_norm(call: Call) -> bool:
-    """Whether a call is of a leaf module that normalises."""
-    return not call.children and bool(re.search(r"norm|^ln", type(call.module).__name__, re.IGNORECASE))
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a leaf module holds a matrix that it applies to its input (Linear, Conv1D, quantised linears)."""
-    weight = getattr(module, "weight", None)
-    kind = type(module).__name__.lower()
-    if callable(weight):  # quantised modules unpack their weight on demand
-        return kind == "linear"
-    return isinstance(weight, Tensor) and weight.ndim == 2 and "embedding" not in kind and "norm" not in kind
-
-
-def is_feed_forward(call: Call) -> bool:
-    """Whether a sub-layer without attention consists of linear maps and pointwise functions alone."""
-    leaves = [c for c in [call, *call.descendants()] if not c.children]
-    held = [c for c in leaves if any(True for _ in c.module.parameters(recurse=False))]
-    return bool(held) and all(is_linear(c.module) or is_norm(c) for c in held)
+def _reads_more(call: Call, path: Path) -> bool:
+    """Whether a call takes a further tensor as wide as the stream, but another one."""
+    value = call.inputs[path]
+    others = [t for p, t in call.inputs.items() if p != path and t.is_floating_point() and t.ndim == value.ndim]
+    return any(t.shape[-1] == value.shape[-1] and not same(t, value) for t in others)
 
 
 def scale_of(call: Call, repeated: bool) -> tuple[ScalePort, float] | None:

@@ -64,6 +64,7 @@ class Sum:
         residual: largest absolute deviation of the sum, relative to the largest value.
         exact: whether adding up in the model's own dtype gives the sum bit for bit.
         base_gain: the factor with which the earlier value enters.
+        constant: whether a vector that is the same everywhere (a bias of its own) is added too.
     """
 
     base: Tensor
@@ -73,6 +74,7 @@ class Sum:
     residual: float
     exact: bool
     base_gain: float = 1.0
+    constant: bool = False
 
 
 @dataclass(eq=False)
@@ -300,7 +302,8 @@ def _fit(
         return None
     terms, residual = solved
     terms.sort(key=lambda c: c.call.end)
-    return Sum(base, after, terms, norm, residual, not constant and _exact(base, after, terms))
+    exact = not constant and _exact(base, after, terms)
+    return Sum(base, after, terms, norm, residual, exact, constant=constant)
 
 
 def _regressor(value: Tensor, constant: bool) -> Tensor:

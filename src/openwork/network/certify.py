@@ -219,12 +219,15 @@ class Certifier:
         }
 
     def _by_write(self, name: str) -> bool:
+        return any(self._disturbed(name, scale) for scale in (1.0, 30.0))  # a choice of experts takes a large one
+
+    def _disturbed(self, name: str, scale: float) -> bool:
         generator = torch.Generator().manual_seed(1)
 
         def disturb(value: Tensor) -> Tensor:
             noise = torch.randn(value.shape, generator=generator).to(value)
             shown = value.float()[value > torch.finfo(value.dtype).min / 4]  # not what a mask hides
-            return value + noise * (shown.std().nan_to_num(1.0) + 1e-3).to(value)
+            return value + scale * noise * (shown.std().nan_to_num(1.0) + 1e-3).to(value)
 
         try:
             with torch.no_grad():

@@ -84,7 +84,15 @@ def _survey(root: nn.Module, kwargs: dict[str, Any], tokenizer: Any) -> tuple[Si
     vocabulary = vocabulary_of(root) if isinstance(ids, Tensor) and not ids.is_floating_point() else None
     causal = is_causal(root, kwargs, main, sites, ports)
     preparer = Preparer(root, tokenizer, main, causal, vocabulary, longest_of(root))
-    map_ = SiteMap(sites, ports, {**surveyor.refused, **certifier.refused}, modules, module_ports, width)
+    map_ = SiteMap(
+        sites,
+        ports,
+        {**surveyor.refused, **certifier.refused},
+        modules,
+        module_ports,
+        width,
+        ids.shape[0] if isinstance(ids, Tensor) and ids.ndim else 1,
+    )
     return map_, preparer
 
 

@@ -220,6 +220,7 @@ class AttentionPort(Port):
         roles: see `FunctionTap`.
         ordinal: as in `ModulePort`.
         direct: see `Visits`.
+        volatile: as in `ModulePort`.
     """
 
     module: nn.Module
@@ -228,11 +229,12 @@ class AttentionPort(Port):
     roles: tuple[tuple[int, str], ...] = ()
     ordinal: int | None = None
     direct: bool = False
+    volatile: bool = False
 
     def attach(self, session: Session, visit: Visit, writes: bool) -> None:
         taps = session.once(AttentionTaps, lambda: AttentionTaps(session))
         visits = taps.visits(self)
-        visits[self.part] = visit
+        visits[self.part] = _copying(visit) if self.volatile else visit
         if writes:
             visits.written.add(self.part)
 

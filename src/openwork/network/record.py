@@ -65,6 +65,7 @@ class AttentionCall:
         q, k, v: (batch, head, position, channel).
         z: (batch, position, head, channel).
         roles: for the function-mode routes, what each intercepted function of the owner's call is.
+        volatile: whether an in-place operation changes z afterwards.
     """
 
     route: str
@@ -76,6 +77,8 @@ class AttentionCall:
     v: Tensor | None = None
     z: Tensor | None = None
     roles: dict[int, str] = field(default_factory=dict)
+    live: Tensor | None = field(default=None, repr=False)
+    volatile: bool = False
 
 
 @dataclass
@@ -102,6 +105,7 @@ class _Op:
     time: int
     inputs: tuple[Any, ...]
     output: Tensor
+    live: Tensor = field(repr=False)
 
 
 class Recorder(TorchFunctionMode):
@@ -164,6 +168,7 @@ class Recorder(TorchFunctionMode):
         finally:
             self.in_registry -= 1
         record = AttentionCall("registry", module, self.stack[-1], self.tick())
+        record.live = z
         record.q, record.k, record.v, record.z = copy(query), copy(key), copy(value), copy(z)
         self.attentions.append(record)
         return z, weights
@@ -183,7 +188,7 @@ class Recorder(TorchFunctionMode):
         output = func(*args, **kwargs)
         kind = "sdpa" if func is F.scaled_dot_product_attention else "softmax" if func in SOFTMAX else "matmul"
         tensors = tuple(copy(a) if isinstance(a, Tensor) else a for a in positional(args, kwargs)[0])
-        self.ops.append(_Op(kind, self.stack[-1], counts, self.tick(), tensors, copy(output)))
+        self.ops.append(_Op(kind, self.stack[-1], counts, self.tick(), tensors, copy(output), output))
         return output
 
 
@@ -225,6 +230,10 @@ def record(root: nn.Module, inputs: Mapping[str, Any]) -> Trace:
         trace.attentions.extend(_sdpa_attentions(recorder.ops))
     if not trace.attentions:
         trace.attentions.extend(_softmax_attentions(recorder.ops))
+    for attention in trace.attentions:
+        assert attention.live is not None
+        assert attention.z is not None
+        attention.volatile, attention.live = not same(attention.live, attention.z), None
     trace.attentions.sort(key=lambda a: a.time)
     return trace
 
@@ -237,7 +246,7 @@ def _sdpa_attentions(ops: list[_Op]) -> list[AttentionCall]:
         call = op.call
         record = AttentionCall("sdpa", call.module, call, op.time, roles={op.counts[call]: "sdpa"})
         record.q, record.k, record.v = op.inputs[:3]
-        record.z = op.output.transpose(1, 2)
+        record.z, record.live = op.output.transpose(1, 2), op.live.transpose(1, 2)
         found.append(record)
     return found
 
@@ -266,5 +275,6 @@ def _softmax_attentions(ops: list[_Op]) -> list[AttentionCall]:
 
         record.q, record.k = heads(first.inputs[-2]), heads(first.inputs[-1].transpose(-1, -2))
         record.v, record.z = heads(last.inputs[1]), heads(last.output).transpose(1, 2)
+        record.live = heads(last.live).transpose(1, 2)
         found.append(record)
     return found

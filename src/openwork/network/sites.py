@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from openwork.errors import BadInput, SiteRefused, UnknownName
-from openwork.network.anatomy import SiteInfo, hidden_axes, input_port, output_port
+from openwork.network.anatomy import SiteInfo, input_port, output_port
+from openwork.network.kinds import hidden_axes
 from openwork.network.layout import Layout
 from openwork.network.ports import Port
 from openwork.network.record import Trace
@@ -29,6 +30,7 @@ class SiteMap:
         modules: the raw inputs and outputs of every module that ran, under their ``module:`` names.
         module_ports: how to reach those.
         width: the number of positions in the dry run.
+        rows: the number of rows in the dry run.
     """
 
     sites: dict[str, SiteInfo]
@@ -37,6 +39,7 @@ class SiteMap:
     modules: dict[str, SiteInfo]
     module_ports: dict[str, Port]
     width: int
+    rows: int
 
     def __post_init__(self) -> None:
         self._order = {name: i for i, name in enumerate(self.sites)}
@@ -58,6 +61,8 @@ class SiteMap:
     def layout_at(self, name: str, layout: Layout) -> Layout | None:
         """The layout of a site's positions: that of the inputs, or None where they are others (image patches)."""
         info = self.info(name)
+        if info.axes[0] == "batch" and info.shape[0] != self.rows:
+            return None
         for axis, size in zip(info.axes, info.shape, strict=True):
             if axis in ("position", "query"):
                 return layout if size == self.width else None
