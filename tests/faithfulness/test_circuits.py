@@ -52,3 +52,11 @@ def test_no_behaviour_is_refused(net, task) -> None:
 def test_mean_ablation_needs_means(net, task) -> None:
     with pytest.raises(BadInput, match="mean"):
         Judge(Meter(net, task.split("find"), task.metric, 4000), components_of(net), "mean")
+
+
+def test_first_examples_are_judged_by_their_own_gap(judge) -> None:
+    first = judge.on_first(4)
+    assert len(first.meter.batch) == 4
+    assert first.full == pytest.approx(judge.full[:4], abs=1e-4)
+    assert first.gap == pytest.approx((judge.full - judge.empty)[:4].mean(), rel=1e-4)
+    assert judge.on_first(100) is judge

@@ -58,6 +58,12 @@ class Judge:
                 "choose another ablation"
             )
 
+    def on_first(self, examples: int) -> Judge:
+        """The same judge on the first examples only; itself if it has no more than those."""
+        if len(self.meter.batch) <= examples:
+            return self
+        return Judge(self.meter.on_first(examples), self.components, self.ablation, self.means)
+
     def without(self, components: Iterable[Component]) -> tuple[Edit, ...]:
         """The edits that ablate some components."""
         if self.ablation == "mean":

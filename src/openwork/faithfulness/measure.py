@@ -71,10 +71,23 @@ class Meter:
                 f"expected clean and corrupted inputs that align token by token, as patching whole components needs; "
                 f"row {unequal[0]} has {a} and {b} tokens ({len(unequal)} rows differ)"
             )
-        self.net, self.batch, self.metric = net, batch, metric
+        self.net, self.batch, self.metric, self.batch_tokens = net, batch, metric, batch_tokens
         self.width = max(a for a, _ in lengths)
         self.per_pass = max(1, batch_tokens // (self.width * len(batch)))
         self._kept: dict[Base, dict[str, Tensor]] = {"clean": {}, "corrupted": {}}
+
+    def on_first(self, examples: int) -> Meter:
+        """A meter on the first examples of the batch."""
+        b, rows = self.batch, range(examples)
+        first = Batch(
+            b.clean.take(rows),
+            b.corrupted.take(rows),
+            b.answer[:examples],
+            b.wrong[:examples],
+            b.at[:examples],
+            b.split,
+        )
+        return Meter(self.net, first, self.metric, self.batch_tokens)
 
     def measure(self, cells: Sequence[Cell], tick: Tick = silent) -> Float[np.ndarray, "cell example"]:
         """The metric of every example in every cell.

@@ -154,12 +154,14 @@ class _Steps:
         """What several steps share: the splits, the components and their means. Cheap, so never stored."""
         s = self.settings
         self.components = components_of(self.net)
-        find = effects.with_positions(gate.examples_of(self.task, "find", s.examples), self.seed)
+        self.find = gate.examples_of(self.task, "find", s.examples)
+        swept = effects.with_positions(gate.examples_of(self.task, "find", s.sweep_examples), self.seed)
         self.held_out = gate.examples_of(self.task, "held-out", s.examples)
-        self.means = mean_values(self.net, find.corrupted, self.components)
-        self.meter = Meter(self.net, find, self.task.metric, s.batch_tokens)
+        self.means = mean_values(self.net, self.find.corrupted, self.components)
+        self.meter = Meter(self.net, swept, self.task.metric, s.batch_tokens)
 
-    def _judge(self, meter: Meter) -> Judge:
+    def _judge(self, batch: Batch) -> Judge:
+        meter = Meter(self.net, batch, self.task.metric, self.settings.batch_tokens)
         return Judge(meter, self.components, self.settings.ablation, self.means)
 
     @property
@@ -199,7 +201,7 @@ class _Steps:
         assert self.record.clusters is not None
         grouped = clusters.component_clusters(self.record.clusters, self.components)
         proposed = candidates.propose(self._table, grouped, candidates.largest(self.components, self.settings))
-        judge = self._judge(self.meter)
+        judge = self._judge(self.find)
         found = candidates.choose(judge, self._table, proposed, self.settings, self.seed, self.reporter.tick)
         return {"candidates": found}, {}
 
@@ -207,8 +209,8 @@ class _Steps:
         found, circuit = self.record.candidates, self._circuit
         if found is None or found.selected is None:
             return {}, {}
-        s, find = self.settings, self._judge(self.meter)
-        held_out = self._judge(Meter(self.net, self.held_out, self.task.metric, s.batch_tokens))
+        s, find = self.settings, self._judge(self.find)
+        held_out = self._judge(self.held_out)
         hypotheses = validate.rivals(self.net, find, self._table, circuit)
         result, arrays, judgement = validate.validate(
             found.selected, circuit, find, held_out, hypotheses, s, self.seed, self.reporter.tick

@@ -13,7 +13,8 @@ class StudySettings:
     """What a study measures, how much of it, and what it asks before it says "supported".
 
     Args:
-        examples: most examples of each split.
+        examples: most examples of each split, for the gate, for choosing the circuit and for judging it.
+        sweep_examples: most examples of each split for the long sweeps: effects of components, random circuits.
         margin: accuracy above chance that the lower end of the gate's interval has to reach.
         alpha: false-discovery rate of the effects, and level of the paired test against the rival.
         random_circuits: random circuits of the same size and layer profile.
@@ -34,14 +35,15 @@ class StudySettings:
         batch_tokens: tokens packed into one forward pass.
     """
 
-    examples: int = 32
+    examples: int = 64
+    sweep_examples: int = 32
     margin: float = 0.1
     alpha: float = 0.05
     random_circuits: int = 500
     random_p: float = 0.01
     random_margin: float = 0.05
     ablation: Literal["corrupted", "mean"] = "mean"
-    find_faithfulness: float = 0.75
+    find_faithfulness: float = 0.85
     least_faithfulness: float = 0.5
     largest_share: float = 0.5
     units: int = 192
@@ -54,8 +56,8 @@ class StudySettings:
     batch_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        for name in ("examples", "random_circuits", "units", "shuffles", "resamples", "texts", "text_tokens",
-                     "random_side", "batch_tokens"):  # fmt: skip
+        for name in ("examples", "sweep_examples", "random_circuits", "units", "shuffles", "resamples", "texts",
+                     "text_tokens", "random_side", "batch_tokens"):  # fmt: skip
             if getattr(self, name) < 2:
                 raise BadInput(f"expected {name} to be at least 2; got {getattr(self, name)}")
         for name in ("alpha", "random_p", "largest_share", "role_share"):

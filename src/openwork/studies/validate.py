@@ -78,7 +78,8 @@ def validate(
     """Judge a circuit on the held-out split.
 
     A random circuit does as well when its faithfulness comes within `random_margin` of the circuit's. The rival to beat
-    is the one that does best on the find split, so that no choice is made on held-out examples.
+    is the one that does best on the find split, so that no choice is made on held-out examples. Random circuits are
+    measured on the first `sweep_examples`, and placed by their distance from the circuit on those.
 
     Args:
         name: of the circuit.
@@ -99,14 +100,17 @@ def validate(
     on_find = find.alone([hypotheses[n] for n in names]).mean(1) if names else np.zeros(0)
     best = names[int(np.argmax(on_find))] if names else None
     drawn = random_circuits(circuit, held_out.components, settings.random_circuits, np.random.default_rng(seed))
-    table = held_out.alone([circuit, *(hypotheses[n] for n in names), *drawn], lambda s: tick(0.95 * s))
-    own, rival_values, random_values = table[0], table[1 : 1 + len(names)], table[1 + len(names) :]
+    table = held_out.alone([circuit, *(hypotheses[n] for n in names)])
+    own, rival_values = table[0], table[1:]
+    sweep = held_out.on_first(settings.sweep_examples).alone([circuit, *drawn], lambda s: tick(0.95 * s))
+    # random circuits are compared with the circuit on the examples that they share
+    random_values = sweep[1:].mean(1) - sweep[0].mean() + own.mean()
     complete = 1 - held_out.removed([circuit])[0]
     judgement = judge_claim(
         own,
         criteria,
         "held-out",
-        controls=random_values.mean(1) + settings.random_margin,
+        controls=random_values + settings.random_margin,
         control_kind=f"{CONTROL}, given {settings.random_margin:g} in advance,",
         rivals={best: rival_values[names.index(best)]} if best is not None else None,
         seed=seed,
@@ -129,7 +133,7 @@ def validate(
             n=measured.control.n,
             p_value=measured.control.p_value,
         ),
-        random_quantiles={f"{q:g}": float(np.quantile(random_values.mean(1), q)) for q in QUANTILES},
+        random_quantiles={f"{q:g}": float(np.quantile(random_values, q)) for q in QUANTILES},
         n_distinct=len(set(drawn)),
         profile=f"{describe_profile(circuit)} ({count_alike(circuit, held_out.components)} circuits have it)",
         rivals=_rivals(own, rival_values, hypotheses, best, seed),
@@ -141,7 +145,7 @@ def validate(
     arrays = {
         "validation/circuit": own,
         "validation/rivals": rival_values,
-        "validation/random": random_values.mean(1),
+        "validation/random": random_values,
     }
     return result, arrays, judgement
 
