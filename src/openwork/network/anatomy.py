@@ -232,7 +232,7 @@ class Surveyor:
         for index, term in enumerate(terms):
             attention = owner.get(index)
             options = (
-                (("cross",) if crosses(attention) else ("attn", "attn2"))
+                ("attn", "cross" if crosses(attention) else "attn2")
                 if attention
                 else ("mlp",)
                 if owner or len(terms) == 1
