@@ -155,7 +155,9 @@ class _Steps:
         s = self.settings
         self.components = components_of(self.net)
         self.find = gate.examples_of(self.task, "find", s.examples)
-        swept = effects.with_positions(gate.examples_of(self.task, "find", s.sweep_examples), self.seed)
+        swept = effects.with_positions(
+            gate.examples_of(self.task, "find", min(s.examples, s.sweep_examples)), self.seed
+        )
         self.held_out = gate.examples_of(self.task, "held-out", s.examples)
         self.means = mean_values(self.net, self.find.corrupted, self.components)
         self.meter = Meter(self.net, swept, self.task.metric, s.batch_tokens)
