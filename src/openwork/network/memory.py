@@ -117,7 +117,7 @@ def run_in_chunks(
             part = prepared if step == rows else net.preparer.prepare(_rows(inputs, first, min(first + step, rows)))
             plan = replace(whole, sink=sink)
             runs.append(execute(net, part, plan, resolve_sources(net, plan, part, sources), surrogates))
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nothing half-written may look whole; the exception goes on
         close(False)
         raise
     values = close(True)

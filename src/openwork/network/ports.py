@@ -6,6 +6,7 @@ is put back in the form in which the module handed it over.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,12 @@ from openwork.network.session import Session, Visit
 
 
 @dataclass(eq=False, frozen=True)
-class Port:
+class Port(ABC):
     """The base of all ports."""
 
+    @abstractmethod
     def attach(self, session: Session, visit: Visit, writes: bool) -> None:
         """Let `visit` see the site whenever it is computed during the session."""
-        raise NotImplementedError
 
 
 @dataclass(eq=False, frozen=True)
