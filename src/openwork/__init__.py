@@ -9,7 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openwork import errors, evidence, metrics, network, recipes, reports, store, studies, tasks, worlds, zoo
+    from openwork import (
+        causal,
+        errors,
+        evidence,
+        metrics,
+        network,
+        recipes,
+        reports,
+        store,
+        studies,
+        tasks,
+        worlds,
+        zoo,
+    )
     from openwork.circuit import Circuit, Node
     from openwork.dictionary import Dictionary
     from openwork.direction import Direction
@@ -30,6 +43,7 @@ if TYPE_CHECKING:
         edits_to_json,
     )
     from openwork.finding import Finding
+    from openwork.network.sweep import sweep
     from openwork.site import Edge, Site, Where
     from openwork.task import Inputs, Metric, Task
     from openwork.zoo.opening import open
@@ -45,11 +59,13 @@ _HOMES: dict[str, str] = {
     "finding": "Finding",
     "site": "Edge Site Where",
     "task": "Inputs Metric Task",
+    "network.sweep": "sweep",
     "zoo.opening": "open",
 }
 _HOME_OF = {name: f"openwork.{home}" for home, names in _HOMES.items() for name in names.split()}
 _MODULES = (
-    "errors", "evidence", "metrics", "network", "recipes", "reports", "store", "studies", "tasks", "worlds", "zoo",
+    "causal", "errors", "evidence", "metrics", "network", "recipes", "reports", "store", "studies", "tasks", "worlds",
+    "zoo",
 )  # fmt: skip
 
 __all__ = [
@@ -77,6 +93,7 @@ __all__ = [
     "Task",
     "Where",
     "__version__",
+    "causal",
     "edits_from_json",
     "edits_to_json",
     "errors",
@@ -88,6 +105,7 @@ __all__ = [
     "reports",
     "store",
     "studies",
+    "sweep",
     "tasks",
     "worlds",
     "zoo",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
-from openwork.errors import BadInput
+from openwork.errors import BadInput, Misaligned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,39 @@ class Inputs:
         picked = {name: tuple(group[r] for r in rows) for name, group in self.groups.items()}
         return Inputs(tuple(self.ids[r] for r in rows), picked)
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The number of tokens of each row."""
+        return tuple(len(row) for row in self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """Inputs that are no tokens: keyword arguments of the network, one example a row of each tensor (images, say).
+
+    Args:
+        values: argument -> tensor (example, ...).
+    """
+
+    values: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        counts = {name: len(value) for name, value in self.values.items()}
+        if not counts or len(set(counts.values())) > 1 or not all(counts.values()):
+            raise BadInput(f"expected tensors of the same number of examples, at least one; got {counts}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    @property
+    def groups(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Tensors name no token groups."""
+        return {}
+
+    def take(self, rows: Sequence[int]) -> Tensors:
+        """The given rows, in that order."""
+        return Tensors({name: value[list(rows)] for name, value in self.values.items()})
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -51,17 +85,28 @@ class Metric:
         unit: e.g. ``nats``.
         fn: (logits at the answer position (batch, vocabulary), answer ids (batch,), wrong ids (batch,)) -> (batch,).
         higher_is_better: whether a larger value means that the behaviour is more present.
+        reads: the logits it looks at: ``all`` of them, or only those of the ``answers``, right and wrong. Of the latter
+            the engine computes just these; they are handed over as (batch, 2) with ids 0 and 1.
     """
 
     name: str
     unit: str
     fn: Callable[[Tensor, Tensor, Tensor], Tensor]
     higher_is_better: bool = True
+    reads: Literal["all", "answers"] = "all"
+
+
+def _logit_difference(logits: Tensor, answer: Tensor, wrong: Tensor) -> Tensor:
+    return (logits.gather(-1, answer[:, None]) - logits.gather(-1, wrong[:, None])).squeeze(-1)
+
+
+LOGIT_DIFFERENCE = Metric("logit difference", "nats", _logit_difference, reads="answers")
+"""Logit of the right answer minus that of the wrong one."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A next-token behaviour on pairs of clean and corrupted inputs.
+    """A behaviour on pairs of clean and corrupted inputs: the next token, or the class of an image.
 
     Args:
         name: its name.
@@ -69,7 +114,8 @@ class Task:
         corrupted: inputs that differ just in what the behaviour depends on; row i answers row i of `clean`.
         answer: the right next token of each clean row.
         wrong: the token that is right for the corrupted row.
-        at: the position of each row from whose logits the answer is read (unpadded position).
+        at: the position of each row from whose logits the answer is read (unpadded position); without meaning where
+            logits are (batch, class).
         metric: the metric.
         chance: accuracy of guessing.
         held_out: the rows that are never used to find anything.
@@ -77,8 +123,8 @@ class Task:
     """
 
     name: str
-    clean: Inputs
-    corrupted: Inputs
+    clean: Inputs | Tensors
+    corrupted: Inputs | Tensors
     answer: tuple[int, ...]
     wrong: tuple[int, ...]
     at: tuple[int, ...]
@@ -92,13 +138,108 @@ class Task:
         for name in ("corrupted", "answer", "wrong", "at"):
             if len(getattr(self, name)) != n:
                 raise BadInput(f"expected {n} rows of {name}, as many as clean; got {len(getattr(self, name))}")
-        if not 0 < len(self.held_out) < n:
+        if not 0 < len(self.held_out) < n and n > 1:
             raise BadInput(f"expected some rows to find with and some held out; {len(self.held_out)} of {n} held out")
         if not self.held_out <= set(range(n)):
             raise BadInput(f"expected rows below {n} held out; got {sorted(self.held_out - set(range(n)))[:5]}")
 
     def __len__(self) -> int:
         return len(self.clean)
+
+    @classmethod
+    def from_tokens(
+        cls,
+        clean: Any,
+        corrupted: Any,
+        right: Any,
+        wrong: Any,
+        *,
+        at: Any = None,
+        metric: Metric = LOGIT_DIFFERENCE,
+        held_out: Iterable[int] | None = None,
+        groups: Mapping[str, Sequence[Sequence[int]]] | None = None,
+        name: str = "tokens",
+    ) -> Task:
+        """A task of bare token ids, for a network without tokenizer.
+
+        Args:
+            clean: ids (batch, position), or rows of unequal length.
+            corrupted: likewise; each row as long as its clean row.
+            right: (batch,) the right next token of each clean row.
+            wrong: (batch,) the token that is right for the corrupted row.
+            at: (batch,) where the answer is read; the last token of each row unless given.
+            metric: the metric.
+            held_out: rows never used to find anything; a seeded random half unless given.
+            groups: token group -> positions of each row, the same in both inputs.
+            name: of the task.
+
+        Raises:
+            BadInput: if numbers of rows, shapes or ids do not fit.
+            Misaligned: if a clean and its corrupted row differ in length.
+        """
+        named = {key: as_rows(rows) for key, rows in (groups or {}).items()}
+        both = [Inputs(as_rows(ids), named) for ids in (clean, corrupted)]
+        unequal = [i for i, (a, b) in enumerate(zip(*(x.lengths for x in both), strict=False)) if a != b]
+        if len(both[0]) == len(both[1]) and unequal:
+            first = unequal[0]
+            raise Misaligned(
+                f"expected clean and corrupted rows of equal lengths; row {first} has {both[0].lengths[first]} and "
+                f"{both[1].lengths[first]} tokens ({len(unequal)} rows differ)"
+            )
+        read = tuple(n - 1 for n in both[0].lengths) if at is None else as_ids(at, "at")
+        beyond = [i for i, (p, n) in enumerate(zip(read, both[0].lengths, strict=False)) if not 0 <= p < n]
+        if beyond:
+            raise BadInput(f"expected at= within each row; row {beyond[0]} is read at {read[beyond[0]]}")
+        return cls._of(name, *both, right, wrong, read, metric, held_out)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        clean: Any,
+        corrupted: Any,
+        right: Any,
+        wrong: Any,
+        *,
+        argument: str = "pixel_values",
+        metric: Metric = LOGIT_DIFFERENCE,
+        held_out: Iterable[int] | None = None,
+        name: str = "tensors",
+    ) -> Task:
+        """A classification task of tensors, such as images, for a network whose logits are (batch, class).
+
+        Args:
+            clean: (batch, ...) inputs on which the behaviour shows.
+            corrupted: inputs of the same shape.
+            right: (batch,) the right class of each clean example.
+            wrong: (batch,) the class that is right for the corrupted one.
+            argument: the argument of the network that takes them.
+            metric: the metric.
+            held_out: as in `from_tokens`.
+            name: of the task.
+
+        Raises:
+            BadInput: if shapes or numbers of rows do not fit.
+        """
+        if clean.shape != corrupted.shape:
+            raise BadInput(f"expected inputs of one shape; got {tuple(clean.shape)} and {tuple(corrupted.shape)}")
+        both = [Tensors({argument: x}) for x in (clean, corrupted)]
+        return cls._of(name, *both, right, wrong, (0,) * len(both[0]), metric, held_out)
+
+    @classmethod
+    def _of(
+        cls,
+        name: str,
+        clean: Inputs | Tensors,
+        corrupted: Inputs | Tensors,
+        right: Any,
+        wrong: Any,
+        at: tuple[int, ...],
+        metric: Metric,
+        held_out: Iterable[int] | None,
+    ) -> Task:
+        answers = as_ids(right, "right"), as_ids(wrong, "wrong")
+        rows = split_rows(len(clean), 0) if held_out is None else frozenset(held_out)
+        return cls(name, clean, corrupted, *answers, at, metric, 0.0, rows)
 
     def split(self, which: Split) -> Batch:
         """The rows of one split."""
@@ -123,8 +264,8 @@ class Task:
 class Batch:
     """Rows of a task: clean and corrupted inputs, answers, and where to read them."""
 
-    clean: Inputs
-    corrupted: Inputs
+    clean: Inputs | Tensors
+    corrupted: Inputs | Tensors
     answer: tuple[int, ...]
     wrong: tuple[int, ...]
     at: tuple[int, ...]
@@ -138,27 +279,50 @@ class Batch:
 
         Args:
             metric: the metric.
-            logits: (batch, position, vocabulary), rows aligned so that real token p of every row lies at p.
+            logits: (batch, position, vocabulary), rows aligned so that real token p of every row lies at p, or (batch,
+                class).
 
         Returns:
             (batch,) in the metric's unit.
         """
         import torch
 
-        rows = torch.arange(len(self), device=logits.device)
-        at = torch.tensor(self.at, device=logits.device)
+        if logits.ndim == 3:
+            rows = torch.arange(len(self), device=logits.device)
+            logits = logits[rows, torch.tensor(self.at, device=logits.device)]
         answer, wrong = (torch.tensor(v, device=logits.device) for v in (self.answer, self.wrong))
-        values = metric.fn(logits[rows, at].float(), answer, wrong)
-        if values.shape != (len(self),):
-            raise BadInput(f"expected metric {metric.name!r} to give shape ({len(self)},); got {tuple(values.shape)}")
-        return values
+        if metric.reads == "answers":
+            logits, answer, wrong = narrowed(logits, answer, wrong)
+        return measured(metric, logits, answer, wrong)
+
+
+def narrowed(logits: Tensor, answer: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits of right and wrong answers alone, (batch, 2), and their ids among these."""
+    import torch
+
+    top = max(int(answer.max()), int(wrong.max()))
+    if top >= logits.shape[-1] or min(int(answer.min()), int(wrong.min())) < 0:
+        raise BadInput(f"expected answers among the {logits.shape[-1]} classes or tokens; got {top}")
+    two = logits.gather(-1, torch.stack((answer, wrong), -1))
+    return two, torch.zeros_like(answer), torch.ones_like(answer)
+
+
+def measured(metric: Metric, logits: Tensor, answer: Tensor, wrong: Tensor) -> Tensor:
+    """The metric of logits as it wants them, (batch,), with its shape checked."""
+    import torch
+
+    values = metric.fn(logits.float(), answer, wrong)
+    if not isinstance(values, torch.Tensor) or values.shape != (len(answer),):
+        got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        raise BadInput(f"expected metric {metric.name!r} to give shape ({len(answer)},); got {got}")
+    return values
 
 
 def split_rows(n: int, seed: int, fraction: float = 0.5) -> frozenset[int]:
     """The held-out rows of `n`: a seeded random `fraction` of them, at least one and not all."""
     import random
 
-    count = min(max(1, round(n * fraction)), n - 1)
+    count = max(0, min(max(1, round(n * fraction)), n - 1))
     return frozenset(random.Random(seed).sample(range(n), count))
 
 
@@ -166,4 +330,21 @@ def as_rows(values: Any) -> tuple[tuple[int, ...], ...]:
     """Rows of ints from nested lists or an integer tensor of shape (batch, position)."""
     if hasattr(values, "tolist"):
         values = values.tolist()
-    return tuple(tuple(int(v) for v in row) for row in values)
+    try:
+        return tuple(tuple(index(v) for v in row) for row in values)
+    except TypeError as error:
+        raise BadInput(f"expected rows of token ids, (batch, position); got {values!r:.100}") from error
+
+
+def as_ids(values: Any, name: str) -> tuple[int, ...]:
+    """A vector of ints from a sequence or an integer tensor of shape (batch,).
+
+    Raises:
+        BadInput: if it is none.
+    """
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    try:
+        return tuple(index(v) for v in values)
+    except TypeError as error:
+        raise BadInput(f"expected {name} as integers of shape (batch,); got {values!r:.100}") from error

@@ -139,6 +139,29 @@ def editor(edit: Edit, context: Context, ledger: Ledger) -> Callable[[Tensor], T
     return visit
 
 
+def whole_part(edit: Edit, value: Tensor, context: Context) -> Tensor:
+    """What the edit would make of the part that its index selects if it held everywhere.
+
+    Args:
+        edit: any edit but `KnockOut`.
+        value: the whole value of the site.
+        context: of the site.
+
+    Returns:
+        the part with the edit applied, in the shape of the part.
+    """
+    context.see(value)
+    part = select(value, context.part_axis, edit.site.index)
+    mask = _mask(edit.where, value, context, 0)
+    return _fitting(edit, _COMPUTE[type(edit)](edit, part, mask, context), part, context).to(part.dtype)
+
+
+def reached(edit: Edit, value: Tensor, context: Context) -> Tensor | None:
+    """Which columns of each row the edit selects, (batch, column) bool on the CPU; None for all of them."""
+    context.see(value)
+    return _mask(edit.where, value, context, 0)
+
+
 def _fitting(edit: Edit, new: Tensor, part: Tensor, context: Context) -> Tensor:
     """`new` in the shape of the part that it replaces."""
     if new.shape == part.shape:

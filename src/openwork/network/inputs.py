@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from openwork.errors import BadInput
 from openwork.network.layout import Layout
-from openwork.task import Inputs
+from openwork.task import Inputs, Tensors
 
 
 @dataclass(eq=False)
@@ -71,6 +71,8 @@ class Preparer:
             inputs = Inputs(tuple(tuple(self.encode(text)) for text in texts))
         if isinstance(inputs, Inputs):
             return self._rows(inputs, side)
+        if isinstance(inputs, Tensors):
+            return self._kwargs(dict(inputs.values))
         if isinstance(inputs, Tensor):
             return self._tensor(inputs)
         if isinstance(inputs, Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,6 +49,12 @@ class Layout:
             row = int(torch.nonzero((lengths == 0) | (mask != expected).any(1))[0])
             raise BadInput(f"expected one unbroken span of real tokens in each row of the mask; row {row} has none")
         return cls(tuple(offsets.tolist()), tuple(lengths.tolist()), mask.shape[1])
+
+    def take(self, rows: Sequence[int]) -> Layout:
+        """The layout of the given rows, in that order."""
+        groups = {name: tuple(group[r] for r in rows) for name, group in self.groups.items()}
+        offsets, lengths = (tuple(values[r] for r in rows) for values in (self.offsets, self.lengths))
+        return Layout(offsets, lengths, self.width, groups)
 
     @property
     def padded(self) -> bool:

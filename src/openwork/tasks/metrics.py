@@ -11,9 +11,8 @@ from torch import Tensor
 
 from openwork import metrics
 from openwork.errors import BadInput
-from openwork.task import Metric, Split, Task
+from openwork.task import LOGIT_DIFFERENCE, Metric, Split, Task
 
-LOGIT_DIFFERENCE = Metric("logit difference", "nats", metrics.logit_difference)
 PROBABILITY = Metric("probability", "probability", lambda logits, answer, wrong: metrics.probability(logits, answer))
 ACCURACY = Metric("accuracy", "fraction", lambda logits, answer, wrong: metrics.accuracy(logits, answer))
 

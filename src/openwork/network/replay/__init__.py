@@ -1,0 +1,1 @@
+"""Replay: what an edit changes is computed again, and nothing else, for many edits in one forward pass."""

@@ -1,0 +1,234 @@
+"""Sweeps: one edit at every site, position, head, unit or token group, and what each does to a task."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from openwork.edit import Edit
+from openwork.errors import BadInput, UnknownName
+from openwork.network.measure import Base, Measured, Tick, measure, silent
+from openwork.network.replay.reading import Reading
+from openwork.site import Site
+from openwork.task import Batch, Metric, Split, Task
+
+if TYPE_CHECKING:
+    import xarray
+
+    from openwork.network.network import Network
+
+PARTS = ("head", "unit", "channel", "expert")
+AXES = ("site", "position", "group", *PARTS, "example")
+LEVEL = 0.95
+
+
+def sweep(
+    net: Network,
+    task: Task,
+    edit: Edit,
+    over: str | Iterable[str] = "site",
+    *,
+    split: Split | None = None,
+    base: Base | None = None,
+    sources: Mapping[str, Any] | None = None,
+    surrogates: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    memory: str | int | None = None,
+    tick: Tick = silent,
+) -> xarray.DataArray:
+    """Measure one edit at every place of a family, exactly as one full forward pass a place would.
+
+    Args:
+        net: the network.
+        task: the behaviour.
+        edit: the edit; its site may be a pattern.
+        over: what to go through, in the order of the result's axes: ``site``, ``position``, ``group`` (the token groups
+            that the inputs name), ``head``, ``unit``, ``channel`` or ``expert`` (the parts of the site). Examples come
+            last, whether named or not.
+        split: the rows of one split; all rows unless given.
+        base: the inputs that are edited; unless given, the corrupted ones for an edit that reads the clean run, and
+            the clean ones for every other.
+        sources: as in `Network.run`; ``clean`` and ``corrupted`` are those of the task.
+        surrogates: as in `Network.run`.
+        memory: a budget such as ``"4GiB"`` for what runs at once.
+        tick: told the share that is done.
+
+    Returns:
+        the metric of every cell and example with the axes of `over` and ``example``; NaN where a row has no such
+        position or a site no such part. Beside it, as coordinates: ``base``, ``clean`` and ``corrupted`` (example) are
+        the metric of unedited runs; ``effect``, ``low``, ``high`` and ``p`` (cell) the mean change against the base
+        with its 95 % interval and the p-value of the paired t-test.
+
+    Raises:
+        UnknownName: for an axis, site, source or surrogate that does not exist.
+        BadInput: for axes that do not fit the site, and as `measure`.
+        EditMissed: if the edit reaches nothing anywhere.
+    """
+    axes = _axes(over)
+    batch = task.split(split) if split else task.batch(range(len(task)))
+    family = Family.of(net, batch, edit, axes)
+    base = base or ("corrupted" if edit.needs == "clean" else "clean")
+    found = measure(
+        net,
+        batch,
+        task.metric,
+        family.cells,
+        base=base,
+        sources=sources,
+        surrogates=surrogates,
+        memory=memory,
+        tick=tick,
+    )
+    return _table(net, batch, task.metric, edit, axes, family, found, base)
+
+
+def _axes(over: str | Iterable[str]) -> tuple[str, ...]:
+    axes = tuple(a for a in ((over,) if isinstance(over, str) else over) if a != "example")
+    for axis in axes:
+        if axis not in AXES:
+            raise UnknownName.among("axis to sweep over", axis, AXES)
+    if not axes or len(set(axes)) < len(axes) or sum(a in PARTS for a in axes) > 1 or {"position", "group"} <= {*axes}:
+        raise BadInput(
+            f"expected different axes of {AXES}, at most one of heads, units, channels and experts, and positions or "
+            f"groups; got {axes}"
+        )
+    return axes
+
+
+@dataclass(frozen=True)
+class Family:
+    """All cells of a sweep.
+
+    Args:
+        labels: axis -> labels of its coordinates.
+        cells: the edits of each cell that exists.
+        places: where each cell lies: an index on every axis.
+    """
+
+    labels: dict[str, list[Any]]
+    cells: list[tuple[Edit, ...]]
+    places: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, net: Network, batch: Batch, edit: Edit, axes: Sequence[str]) -> Family:
+        """Go through the axes."""
+        sites = net.map.resolve(edit.site)
+        if "site" not in axes and len(sites) > 1:
+            raise BadInput(f"expected 'site' among the axes to go through {len(sites)} sites; got {tuple(axes)}")
+        labels: dict[str, list[Any]] = {}
+        for axis in axes:
+            labels[axis] = cls._labels(net, batch, edit, sites, axis)
+        cells: list[tuple[Edit, ...]] = []
+        places: list[tuple[int, ...]] = []
+        for place in itertools.product(*(range(len(labels[axis])) for axis in axes)):
+            at = {axis: labels[axis][i] for axis, i in zip(axes, place, strict=True)}
+            site = next(s for s in sites if str(s) == at.get("site", str(sites[0])))
+            part = next((at[a] for a in PARTS if a in at), None)
+            if part is not None:
+                if part >= net.map.info(site.path).parts:
+                    continue
+                site = Site(site.path, (part,))
+            where = edit.where
+            if "position" in at:
+                where = replace(where, positions=(at["position"],), group=None)
+            if "group" in at:
+                where = replace(where, positions=None, group=at["group"])
+            cells.append((replace(edit, site=site, where=where),))
+            places.append(place)
+        return cls(labels, cells, places)
+
+    @staticmethod
+    def _labels(net: Network, batch: Batch, edit: Edit, sites: Sequence[Site], axis: str) -> list[Any]:
+        if axis == "site":
+            return [str(site) for site in sites]
+        if axis == "position":
+            lengths = getattr(batch.clean, "lengths", None)
+            if lengths is None:
+                info = net.map.info(sites[0].path)
+                if "position" not in info.axes:
+                    raise BadInput(f"expected a site with positions; {sites[0]} has axes {info.axes}")
+                return list(range(info.shape[info.axes.index("position")]))
+            return list(range(max(lengths)))
+        if axis == "group":
+            if not batch.clean.groups:
+                raise BadInput("expected inputs that name token groups; these name none")
+            return list(batch.clean.groups)
+        named = {net.map.info(site.path).axes[net.map.info(site.path).part_axis] for site in sites}
+        if axis != "unit" and named != {axis}:
+            raise BadInput(f"expected sites whose parts are {axis}s; {sites[0]} and others have {sorted(named)}")
+        return list(edit.site.index) or list(range(max(net.map.info(site.path).parts for site in sites)))
+
+
+def _table(
+    net: Network,
+    batch: Batch,
+    metric: Metric,
+    edit: Edit,
+    axes: tuple[str, ...],
+    family: Family,
+    found: Measured,
+    base: Base,
+) -> xarray.DataArray:
+    import xarray
+
+    shape = tuple(len(family.labels[axis]) for axis in axes)
+    places = tuple(np.array(index) for index in zip(*family.places, strict=True))
+    values = np.full((*shape, len(batch)), np.nan)
+    values[places] = np.where(found.reached, found.values, np.nan)
+    how = np.full(shape, "", dtype=object)
+    how[places] = found.how
+    unedited = {which: found.base if which == base else plain(net, batch, metric, which) for which in _BASES}
+    coords: dict[str, Any] = {**family.labels, "example": np.arange(len(batch))}
+    coords |= {"base": ("example", found.base)} | {which: ("example", unedited[which]) for which in _BASES}
+    coords |= {name: (axes, x) for name, x in effects(values - found.base).items()}
+    coords["how"] = (axes, how.astype(str))
+    attributes = {
+        "metric": metric.name, "unit": metric.unit, "edit": _said(edit), "edited": base, "network": net.name,
+        "split": batch.split or "all", "level": LEVEL, **found.notes,
+    }  # fmt: skip
+    return xarray.DataArray(values, coords, (*axes, "example"), name=metric.name, attrs=attributes)
+
+
+_BASES: tuple[Base, ...] = ("clean", "corrupted")
+
+
+def plain(net: Network, batch: Batch, metric: Metric, which: Base) -> Float[np.ndarray, " example"]:
+    """The metric of the unedited clean or corrupted run of each example."""
+    logits = net.run(getattr(batch, which)).logits
+    return Reading(batch, metric).values(logits, range(len(batch))).numpy()
+
+
+def effects(change: Float[np.ndarray, "*cell example"]) -> dict[str, Float[np.ndarray, "*cell"]]:
+    """Mean change of each cell with its t-interval, and the p-value of the paired t-test against no change.
+
+    Cells that change no example have effect 0, an interval of no width and p = 1.
+
+    Source:
+        `scipy.stats.ttest_1samp`.
+    """
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cells without spread: handled below
+        test = stats.ttest_1samp(change, 0.0, axis=-1, nan_policy="omit")
+        interval = test.confidence_interval(LEVEL)
+        mean = np.nanmean(change, axis=-1)
+    low, high, p = (np.asarray(x, dtype=float) for x in (interval.low, interval.high, test.pvalue))
+    flat = np.isnan(p) & ~np.isnan(mean)
+    level = np.where(flat, mean, np.nan)
+    return {
+        "effect": mean,
+        "low": np.where(flat, level, low),
+        "high": np.where(flat, level, high),
+        "p": np.where(flat, 1.0, p),
+    }
+
+
+def _said(edit: Edit) -> str:
+    return json.dumps(edit.to_json()) if edit.serialisable else repr(edit)
