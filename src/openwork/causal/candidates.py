@@ -13,6 +13,7 @@ from openwork.causal.claims import Claims
 from openwork.errors import BadInput
 from openwork.evidence import benjamini_hochberg, judge
 from openwork.finding import Criteria, Finding
+from openwork.network.sweep import effects as effects_of
 from openwork.network.sweep import plain
 from openwork.task import Batch, Inputs, Metric, Task
 
@@ -91,6 +92,23 @@ class Gap:
         return cls(sign * plain(net, batch, metric, "clean"), corrupted, sign)
 
     @property
+    def open(self) -> bool:
+        """Whether the mean gap can be told from 0, by its 95 % t-interval."""
+        if self.corrupted is None:
+            return True
+        gap = effects_of((self.clean - self.corrupted)[None])
+        return bool(gap["low"][0] * gap["high"][0] > 0)
+
+    @property
+    def closed(self) -> str:
+        """Why nothing is claimed without a gap."""
+        assert self.corrupted is not None
+        return (
+            f"clean and corrupted runs differ by {(self.clean - self.corrupted).mean():.3g} on average, which cannot "
+            "be told from 0: there is nothing to restore or to take away, shares of it are left out and nothing is claimed"
+        )
+
+    @property
     def scale(self) -> float:
         """What effects are measured against: the mean gap, or the mean size of the metric where there is none."""
         if self.corrupted is None:
@@ -151,8 +169,8 @@ def recoveries(
         resamples: how many.
 
     Returns:
-        ``recovery``, ``recovery_low`` and ``recovery_high``; all NaN where the interval of the mean gap holds 0, so that
-        a share of it means nothing.
+        ``recovery``, ``recovery_low`` and ``recovery_high``; all NaN where the interval of the mean gap holds 0, so
+        that a share of it means nothing.
 
     Units:
         fraction of the mean gap.

@@ -11,7 +11,7 @@ interpret activation patching.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -62,7 +62,7 @@ class Patching:
     way: Literal["denoise", "noise"] = "denoise"
     extent: Literal["single", "from first", "to last"] = "single"
     claims: int = 3
-    standard: Standard = Standard()
+    standard: Standard = field(default_factory=Standard)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,10 +107,11 @@ def patch(
         tick: told the share that is done.
 
     Returns:
-        the findings; and a table with the axes of `over` and ``example``: ``value`` of the metric; over examples,
-        ``effect`` (larger: more restored, or more broken) with ``low`` and ``high``, ``p`` of the paired t-test and
-        ``q`` adjusted for all cells, ``n`` examples reached, ``recovery`` with its interval, the effect as a share of
-        the gap between clean and corrupted. What was claimed has the axes ``claim``, ``held_out_example``, ``control``.
+        the findings, none where clean and corrupted runs do not differ; and a table with the axes of `over` and
+        ``example``: ``value`` of the metric; over examples, ``effect`` (larger: more restored, or more broken) with
+        ``low`` and ``high``, ``p`` of the paired t-test and ``q`` adjusted for all cells, ``n`` examples reached,
+        ``recovery`` with its interval, the effect as a share of the gap between clean and corrupted. What was claimed
+        has the axes ``claim``, ``held_out_example`` and ``control``.
 
     Raises:
         BadInput: if clean and corrupted inputs are all the same, or axes do not fit the sites.
@@ -132,7 +133,7 @@ def patch(
     found = measure(net, find, task.metric, places.cells, base=method.base, memory=memory, tick=tick)
     change = _effects(found.values, found.reached, gap, method)
     table = _table(places, found.values, change, gap, method)
-    chosen = _best(change, places, gap, method)
+    chosen = _best(change, places, gap, method) if gap.open else []
     settings = settings_of(
         method, sites=str(sites), over=list(axes), where=str(Where.of(where)), task=task.name, metric=task.metric.name
     )
@@ -142,8 +143,7 @@ def patch(
     table.attrs.update(
         metric=task.metric.name, unit=task.metric.unit, network=net.name, way=method.way, extent=method.extent
     )
-    remarks = _remarks(gap, table)
-    return Result("activation patching", findings, table, settings, remarks)
+    return Result("activation patching", findings, table, settings, _remarks(gap))
 
 
 def _axes(over: str | Iterable[str]) -> tuple[str, ...]:
@@ -270,15 +270,10 @@ def said(where: Where) -> str:
     return "position " + ", ".join(map(str, where.positions))
 
 
-def _remarks(gap: Gap, table: Any) -> tuple[str, ...]:
+def _remarks(gap: Gap) -> tuple[str, ...]:
     assert gap.corrupted is not None
     own = gap.clean - gap.corrupted
-    remarks = []
-    if np.isnan(table["recovery"].to_numpy()[table["n"].to_numpy() > 0]).any():
-        remarks.append(
-            f"clean and corrupted runs differ by {own.mean():.3g} on average, which cannot be told from 0: recovery has "
-            "no meaning there and is left out; read the effects in the metric's own unit"
-        )
+    remarks = [] if gap.open else [gap.closed]
     wrong = int((own * np.sign(own.mean()) <= 0).sum())
     if wrong:
         remarks.append(f"in {wrong} of {len(own)} examples the gap between clean and corrupted has the other sign")
