@@ -3,17 +3,33 @@
 `py-4l` is a small language model of Python source and the default of the toolkit; `py-attn2` has two layers of
 attention alone and comes with training checkpoints around the birth of its induction heads; `py-attn2-unmixed` is its
 twin that never saw a repeated random span. Their cards say what they were trained on and what they can do.
+
+`Induction`, `PlantedDirection` and `PlantedFact` are built by hand, so that their mechanism is `Known`; each comes with
+a copy without it and with its task.
 """
 
 from openwork.zoo.attention_only import AttentionOnly, AttentionOnlyConfig, AttentionOnlyOutput
 from openwork.zoo.embedded import card, checkpoints, load, names, untrained
+from openwork.zoo.induction import Induction, Plant, induction_task
+from openwork.zoo.known import Known, Look
+from openwork.zoo.planted import PlantedDirection, PlantedFact, Store, direction_task, fact_task
 
 __all__ = [
     "AttentionOnly",
     "AttentionOnlyConfig",
     "AttentionOnlyOutput",
+    "Induction",
+    "Known",
+    "Look",
+    "Plant",
+    "PlantedDirection",
+    "PlantedFact",
+    "Store",
     "card",
     "checkpoints",
+    "direction_task",
+    "fact_task",
+    "induction_task",
     "load",
     "names",
     "untrained",
