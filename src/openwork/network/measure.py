@@ -21,11 +21,15 @@ from openwork.network.apply import SourceRun
 from openwork.network.certify import first_output
 from openwork.network.layout import Layout
 from openwork.network.memory import parse_bytes
+from openwork.network.replay.certificate import NotReplayable, Suffixes
 from openwork.network.replay.reading import Reading
+from openwork.network.replay.schedule import Job, Schedule, places_of
 from openwork.network.replay.stacked import Row, Stack
+from openwork.network.replay.suffix import Suffix
+from openwork.network.replay.tail import uncached
 from openwork.network.replay.writes import Writer, planned, resolved
 from openwork.network.run import Run
-from openwork.task import Batch, Metric
+from openwork.task import Batch, Inputs, Metric
 
 if TYPE_CHECKING:
     from openwork.network.network import Network
@@ -101,6 +105,16 @@ def measure(
     )
 
 
+def suffixes(net: Network) -> Suffixes | str:
+    """The certificate that single tokens of the network may be replayed, or why they may not; found once."""
+    if net.replays is None:
+        try:
+            net.replays = Suffixes.of(net)
+        except NotReplayable as error:
+            net.replays = str(error)
+    return net.replays
+
+
 class _Measurement:
     """One call of `measure`."""
 
@@ -131,7 +145,9 @@ class _Measurement:
         reached = np.ones((len(cells), n), dtype=bool)
         how = ["full"] * len(cells)
         stack = Stack(net, self.inputs, sources, self.surrogates)
+        plan = suffixes(net)
         waiting: list[tuple[int, Row]] = []
+        jobs: list[Job] = []
         for number, cell in enumerate(cells):
             reached[number] = self._reached(writer, cell)
             if not reached[number].any():
@@ -147,10 +163,30 @@ class _Measurement:
                 if not rows:
                     how[number] = "same"
                     continue
-                waiting.append((number, Row(rows, writes=writes)))
+                places = places_of(plan, writes) if isinstance(plan, Suffixes) and self.plain else None
+                if places is None:
+                    waiting.append((number, Row(rows, writes=writes)))
+                else:
+                    how[number] = "positions"
+                    jobs.append(Job(number, rows, writes, places))
             else:
                 waiting.append((number, Row(range(n), edits=cell)))
-        done = 0
+        notes: dict[str, Any] = {}
+        if isinstance(plan, str):
+            notes["full because"] = plan
+        done, total = 0, sum(len(job.examples) for job in jobs) + sum(len(row.examples) for _, row in waiting)
+        if jobs:
+            assert isinstance(plan, Suffixes)
+            kwargs = uncached(net, net.preparer.prepare(self.inputs).kwargs)
+            entered = list(dict.fromkeys(place.site for job in jobs for place in job.places))
+            suffix = Suffix(net, plan, kwargs, torch.tensor(self.batch.at), entered)
+            for job, examples, found in Schedule(net, plan, suffix, self.reading, self.budget).run(jobs):
+                values[job.cell, examples] = found.numpy()
+                done += len(examples)
+                tick(done / total)
+            full = len(jobs) * sum(self.layout.lengths) * len(plan.stages)
+            notes |= {"replayed tokens": suffix.tokens, "tokens of full passes": full}
+            notes["certificate"] = max(plan.residuals.values())
         for part in self._parts(waiting):
             logits = stack.run([row for _, row in part])
             examples = [e for _, row in part for e in row.examples]
@@ -159,9 +195,14 @@ class _Measurement:
             for number, row in part:
                 values[number, list(row.examples)] = found[start : start + len(row.examples)]
                 start += len(row.examples)
-            done += len(part)
-            tick(done / len(waiting))
-        return Measured(values, reached, base, how)
+            done += start
+            tick(done / total)
+        return Measured(values, reached, base, how, notes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the inputs are rows of tokens without left padding and nothing else."""
+        return isinstance(self.inputs, Inputs) and not any(self.layout.offsets)
 
     def _sources(self, cells: Sequence[tuple[Edit, ...]]) -> tuple[dict[str, SourceRun], Run]:
         """The source runs that the cells read, and the unedited run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,11 @@ from openwork.network.memory import MemoryPlan, Sink, memory_plan, run_in_chunks
 from openwork.network.padding import check_padding
 from openwork.network.run import Plan, Run, called, execute, make_plan, resolve_sources
 from openwork.network.sites import SiteMap
+from openwork.network.timeline import Timeline
 from openwork.site import Site
+
+if TYPE_CHECKING:
+    from openwork.network.replay.certificate import Suffixes
 
 
 class Network:
@@ -32,6 +36,7 @@ class Network:
         map: the sites.
         preparer: how inputs become arguments.
         example: the arguments of the dry run.
+        timeline: what ran when in the dry run.
     """
 
     def __init__(
@@ -43,11 +48,13 @@ class Network:
         map: SiteMap,
         preparer: Preparer,
         example: Mapping[str, Any],
+        timeline: Timeline,
     ):
         self.module, self.root, self.name, self.tokenizer = module, root, name, tokenizer
-        self.map, self.preparer, self.example = map, preparer, example
+        self.map, self.preparer, self.example, self.timeline = map, preparer, example, timeline
         self.plans: dict[Any, Plan] = {}
         self.padding: dict[str, bool] = {}
+        self.replays: Suffixes | str | None = None
         self.modules = tuple(root.modules())
 
     # -- the map --

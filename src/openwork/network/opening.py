@@ -20,6 +20,7 @@ from openwork.network.network import Network
 from openwork.network.paths import leaves
 from openwork.network.record import record
 from openwork.network.sites import SiteMap, module_sites
+from openwork.network.timeline import Timeline
 
 
 def open(
@@ -64,12 +65,12 @@ def open(
         raise BadInput(f"expected a module in evaluation mode; call {type(root).__name__}.eval() first")
     kwargs = dict(example) if example is not None else guess(root, tokenizer)
     with _eager(root):
-        map_, preparer = _survey(root, kwargs, tokenizer)
-    return Network(module, root, name or type(root).__name__, tokenizer, map_, preparer, kwargs)
+        map_, preparer, timeline = _survey(root, kwargs, tokenizer)
+    return Network(module, root, name or type(root).__name__, tokenizer, map_, preparer, kwargs, timeline)
 
 
-def _survey(root: nn.Module, kwargs: dict[str, Any], tokenizer: Any) -> tuple[SiteMap, Preparer]:
-    """The certified sites, and how inputs become arguments."""
+def _survey(root: nn.Module, kwargs: dict[str, Any], tokenizer: Any) -> tuple[SiteMap, Preparer, Timeline]:
+    """The certified sites, how inputs become arguments, and what ran when."""
     _check_call(root, kwargs)
     main = _main(root, kwargs)
     trace = record(root, kwargs)
@@ -93,7 +94,7 @@ def _survey(root: nn.Module, kwargs: dict[str, Any], tokenizer: Any) -> tuple[Si
         width,
         ids.shape[0] if isinstance(ids, Tensor) and ids.ndim else 1,
     )
-    return map_, preparer
+    return map_, preparer, Timeline.of(trace, surveyor.blocks, certifier.plain)
 
 
 def _eager(root: nn.Module) -> Any:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from openwork.network.network import Network
+from torch import nn
 
 
-class Prefix:
-    """The recorded outputs of one unedited run of the examples."""
+@contextmanager
+def returning(outputs: Mapping[tuple[nn.Module, int], Any]) -> Iterator[None]:
+    """Let calls of modules return what is given instead of computing; their hooks run as ever.
 
-    def __init__(self, net: Network):
-        self.net = net
-
-    @contextmanager
-    def skipping(self, sites: Sequence[str], examples: Sequence[int]) -> Iterator[None]:
-        """Skip what finished before the first of the sites, on these examples."""
+    Args:
+        outputs: (module, which of its calls) -> what it returns.
+    """
+    modules = dict.fromkeys(module for module, _ in outputs)
+    before = {module: module.__dict__.get("forward") for module in modules}
+    try:
+        for module in modules:
+            module.forward = _replaying(module, outputs)
         yield
+    finally:
+        for module, own in before.items():
+            module.__dict__.pop("forward", None)
+            if own is not None:
+                module.__dict__["forward"] = own
+
+
+def _replaying(module: nn.Module, outputs: Mapping[tuple[nn.Module, int], Any]) -> Any:
+    original, calls = module.forward, -1
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        key = (module, calls)
+        return outputs[key] if key in outputs else original(*args, **kwargs)
+
+    return forward

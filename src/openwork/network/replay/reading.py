@@ -40,6 +40,10 @@ class Reading:
         if logits.ndim == 3:
             at = torch.tensor(self.batch.at)[picked].to(logits.device)
             logits = logits[torch.arange(len(picked), device=logits.device), at]
+        return self.read(logits, answer, wrong)
+
+    def read(self, logits: Tensor, answer: Tensor, wrong: Tensor) -> Float[Tensor, " row"]:
+        """The metric of all logits of each row."""
         if self.metric.reads == "answers":
             logits, answer, wrong = narrowed(logits, answer, wrong)
         return self.of(logits, answer, wrong)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from openwork.network.apply import Context, Ledger, SourceRun, editor
 from openwork.network.certify import first_output
 from openwork.network.inputs import Prepared
 from openwork.network.ports import joined, select
-from openwork.network.replay.prefix import Prefix
 from openwork.network.replay.writes import Write
 from openwork.network.run import called, run_eagerly
 from openwork.network.session import Session, Visit
@@ -65,7 +64,7 @@ class Stack:
     inputs: Inputs | Tensors
     sources: Mapping[str, SourceRun]
     surrogates: Mapping[str, Callable[[Tensor], Tensor]]
-    prefix: Prefix | None = None
+    prefix: Any = None
 
     def run(self, cells: Sequence[Row]) -> Tensor:
         """The logits of all examples of all cells, one cell after the other: (row, ...).

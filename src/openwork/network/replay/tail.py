@@ -1,0 +1,79 @@
+"""From the stream behind the last block to the logits that a metric reads, by the network's own head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from openwork.network.certify import first_output
+from openwork.network.paths import replaced
+from openwork.network.replay.prefix import returning
+from openwork.network.replay.recording import Recording
+from openwork.network.run import run_eagerly
+from openwork.network.session import Session
+from openwork.network.timeline import Stage
+
+if TYPE_CHECKING:
+    from openwork.network.network import Network
+
+
+def logits_behind(
+    net: Network,
+    stages: list[Stage],
+    base: Recording,
+    hidden: Float[Tensor, "row channel"],
+    columns: Int[Tensor, "row column"] | None = None,
+) -> Float[Tensor, "row column"]:
+    """Call the network on one position a row with all its blocks skipped.
+
+    Args:
+        net: the network.
+        stages: its blocks.
+        base: an unedited run, for the form in which blocks return the stream.
+        hidden: the stream behind the last block.
+        columns: the logits that are wanted of each row; all of them unless given.
+    """
+    outputs = {
+        (stage.span.module, 0): replaced(block.output, stage.post, hidden[:, None])
+        for stage, block in zip(stages, base.blocks, strict=True)
+    }
+    ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=net.device)
+    kwargs = uncached(net, {net.preparer.main: ids})
+    with torch.no_grad(), Session(net.root, len(hidden)) as session, ExitStack() as stack:
+        run_eagerly(net, session)
+        stack.enter_context(returning(outputs))
+        if columns is not None:
+            assert net.timeline.head is not None
+            stack.enter_context(narrow(net.timeline.head, columns.to(hidden.device)))
+        return first_output(net.module(**kwargs))[:, 0]
+
+
+@contextmanager
+def narrow(head: nn.Module, columns: Int[Tensor, "row column"]) -> Iterator[None]:
+    """Let a linear head compute only some of its outputs for each row."""
+    weight, bias = head.weight, getattr(head, "bias", None)
+    assert isinstance(weight, Tensor)
+
+    def forward(value: Tensor) -> Tensor:
+        rows = value.reshape(len(columns), 1, -1)
+        out = torch.matmul(rows, weight[columns].to(rows.dtype).transpose(1, 2))
+        return out if bias is None else out + bias[columns][:, None]
+
+    own = head.__dict__.get("forward")
+    head.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        head.__dict__.pop("forward", None)
+        if own is not None:
+            head.__dict__["forward"] = own
+
+
+def uncached(net: Network, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call without a cache of keys and values, to which a second call of a block would append."""
+    return {**kwargs, "use_cache": False} if "use_cache" in net.preparer.accepts else dict(kwargs)
