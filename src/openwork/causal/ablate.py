@@ -50,8 +50,8 @@ class Optimal:
         rate: learning rate, in standard deviations of the part's values.
 
     Source:
-        Li and Janson 2024, definition 2: the constant a that minimises E L(M with A = a). The loss L is the Kullback-
-        Leibler divergence of the ablated from the unedited answer distribution, in nats, as in their section 3.
+        Li and Janson 2024, optimal ablation: the constant a that minimises E L(M with A = a). The loss L is the
+        Kullback-Leibler divergence of the ablated from the unedited answer distribution, in nats.
     """
 
     steps: int = 60
@@ -111,10 +111,11 @@ def ablate(
         tick: told the share that is done.
 
     Returns:
-        the findings; and a table with the axes ``component`` (with ``layer``, ``kind`` and ``index``) and ``example``:
-        ``value`` of the metric, averaged over draws; over examples, ``effect`` (what is lost: larger, more harm) with
-        ``low`` and ``high``, ``p`` and ``q`` adjusted for all components. With a learned constant, ``loss`` (component,
-        step) in nats. What was claimed has the axes ``claim``, ``held_out_example`` and ``control``.
+        the findings, none where the network does not tell clean from corrupted; and a table with the axes
+        ``component`` (with ``layer``, ``kind`` and ``index``) and ``example``: ``value`` of the metric, averaged over
+        draws; over examples, ``effect`` (what is lost: larger, more harm) with ``low`` and ``high``, ``p`` and ``q``
+        adjusted for all components. With a learned constant, ``loss`` (component, step) in nats. What was claimed has
+        the axes ``claim``, ``held_out_example`` and ``control``.
 
     Raises:
         UnknownName: for a component or token group that does not exist.
@@ -125,7 +126,7 @@ def ablate(
         those of the metric.
 
     Source:
-        Li and Janson 2024, section 2, compares them.
+        Li and Janson 2024 compare them.
     """
     parts, place = parts_of(net, components), Where.of(where)
     fitted = _Fitted.of(net, task, parts, place, method, labels)
@@ -135,20 +136,20 @@ def ablate(
     table = _table(parts, values, change, gap)
     if fitted.loss is not None:
         table["loss"] = (("component", "step"), fitted.loss)
-    mean = np.abs(np.nan_to_num(change).mean(1))
-    chosen = [parts[i] for i in np.argsort(-mean, kind="stable")[: method.claims]]
+    mean = np.nan_to_num(np.abs(table["effect"].to_numpy()))
+    chosen = [parts[i] for i in np.argsort(-mean, kind="stable")[: method.claims if gap.open else 0]]
     settings = settings_of(
         method, components=[part.name for part in parts], where=str(place), task=task.name, metric=task.metric.name,
         scale=gap.of_what,
     )  # fmt: skip
     claims = Claims(net, task, settings, method.seed)
-    signs = {part.name: float(np.sign(change[i].mean()) or 1.0) for i, part in enumerate(parts)}
+    signs = {part.name: float(np.sign(np.nansum(change[i])) or 1.0) for i, part in enumerate(parts)}
     findings, held = _claims(fitted, chosen, signs, gap.scale, claims)
     table = table.assign(held)
     table.attrs.update(
         metric=task.metric.name, unit=task.metric.unit, network=net.name, how=fitted.how, scale=gap.scale,
     )  # fmt: skip
-    return Result("ablation", findings, table, settings)
+    return Result("ablation", findings, table, settings, () if gap.open else (gap.closed,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +283,7 @@ def optimal_constants(
         the mean loss of each step, in nats.
 
     Source:
-        Li and Janson 2024, definition 2.
+        Li and Janson 2024, optimal ablation.
     """
     clean = _answers(batch, net.run(batch.clean).logits).log_softmax(-1)
     info = [net.map.info(site.path) for site in part.sites]

@@ -105,7 +105,7 @@ class Gap:
         assert self.corrupted is not None
         return (
             f"clean and corrupted runs differ by {(self.clean - self.corrupted).mean():.3g} on average, which cannot "
-            "be told from 0: there is nothing to restore or to take away, shares of it are left out and nothing is claimed"
+            "be told from 0: there is nothing to restore or to take away, shares are left out and nothing is claimed"
         )
 
     @property
