@@ -15,7 +15,10 @@ from openwork import network
 from openwork.causal.claims import Standard
 from openwork.causal.path import PathPatching, patch_edges, patch_path
 from openwork.causal.result import Result
+from openwork.causal.routes import Route, alike
+from openwork.causal.wiring import Wiring
 from openwork.circuit import Node
+from openwork.edit import Patch
 from openwork.errors import BadInput, SiteRefused, UnknownName
 from openwork.network import Network
 from openwork.site import Site, Where
@@ -23,7 +26,6 @@ from openwork.task import Task
 from openwork.zoo.induction import Induction, Plant
 
 from ..network import oracle, tiny
-
 
 LENGTH, ROWS, BLOCKS = 7, 4, 3
 STATED = PathPatching(claims=0)
@@ -124,9 +126,7 @@ class Slow:
 
         return place, write
 
-    def __call__(
-        self, sender: Site, receiver: Site, at: slice | list[int] = slice(None), live: bool = False
-    ) -> Tensor:
+    def __call__(self, sender: Site, receiver: Site, at: slice | list[int] = slice(None), live: bool = False) -> Tensor:
         """The logits when only what the receiver reads of the sender changes."""
         hooks: dict[tuple[str, str], Callable[[Tensor], Tensor | None]] = {}
         for block in range(BLOCKS):
@@ -203,3 +203,284 @@ def test_edges_are_those_of_two_passes_with_hooks(kind: str) -> None:
         largest = max(largest, np.abs(expected - plain).max())
     assert farthest < 1e-5
     assert largest > 0.05  # the edges do something
+
+
+@pytest.mark.parametrize("where", [Where((2, 4)), Where(group="name")])
+def test_a_sender_may_act_from_some_positions_only(where: Where) -> None:
+    groups = {"name": [[2, 4]] * ROWS}
+    task = task_of(groups=groups)
+    slow = Slow("llama", tiny.token_ids(ROWS, LENGTH), tiny.token_ids(ROWS, LENGTH, seed=5))
+    sender, receiver = Site.parse("blocks.0.attn.z[1]"), Site.parse("blocks.1.attn.v[1]")
+    table = patch_edges(opened("llama"), task, Node(sender, where), receiver, STATED).table
+    expected = of_find(task, difference(slow(sender, receiver, [2, 4]), task))
+    np.testing.assert_allclose(table["value"].to_numpy()[0, 0], expected, atol=1e-5)
+
+
+def test_mlps_may_hand_on_what_the_sender_does() -> None:
+    task = task_of()
+    slow = Slow("gpt2", tiny.token_ids(ROWS, LENGTH), tiny.token_ids(ROWS, LENGTH, seed=5))
+    sender, receiver = Site.parse("blocks.0.attn.z[1]"), Site.parse("blocks.2.attn.q[1]")
+    values = []
+    for mlps in ("live", "frozen"):
+        method = PathPatching(mlps=mlps, claims=0)
+        values.append(patch_edges(opened("gpt2"), task, sender, receiver, method).table["value"].to_numpy()[0, 0])
+        expected = of_find(task, difference(slow(sender, receiver, live=mlps == "live"), task))
+        np.testing.assert_allclose(values[-1], expected, atol=1e-5)
+    assert np.abs(values[0] - values[1]).max() > 1e-3
+
+
+def test_the_other_way_round_the_corrupted_run_is_the_one_that_runs() -> None:
+    task = task_of()
+    slow = Slow("gpt2", tiny.token_ids(ROWS, LENGTH, seed=5), tiny.token_ids(ROWS, LENGTH))
+    sender, receiver = Site.parse("blocks.0.attn.z[1]"), Site.parse("blocks.1.attn.k[2]")
+    table = patch_edges(opened("gpt2"), task, sender, receiver, PathPatching(way="denoise", claims=0)).table
+    expected = of_find(task, difference(slow(sender, receiver), task))
+    np.testing.assert_allclose(table["value"].to_numpy()[0, 0], expected, atol=1e-5)
+    plain = of_find(task, difference(oracle.forward(slow.module, {"input_ids": slow.clean}), task))
+    np.testing.assert_allclose(table["effect"].to_numpy()[0, 0], (expected - plain).mean(), atol=1e-5)
+
+
+# -- algebra --
+
+
+@cache
+def linear() -> Network:
+    """A network that is linear in its embedding: attention is even whatever it reads, and MLPs are linear."""
+    module: Any = Induction(tiny.VOCABULARY, Plant((0,), (1,), heads=2, mlp=8, noise=0.5), planted=False).eval()
+    for block in module.blocks:
+        block.attn.q.weight.data.zero_()
+        block.mlp = nn.Sequential(*(nn.Identity() if isinstance(m, nn.GELU) else m for m in block.mlp))
+    return network.open(module, name="linear")
+
+
+def test_in_a_linear_network_the_edges_from_a_sender_add_up_to_its_total_effect() -> None:
+    senders = ("blocks.0.resid_pre", "blocks.*.attn.z", "blocks.*.mlp.out")
+    table = patch_edges(linear(), task_of(), senders, method=STATED).table
+    plain = table["base"].to_numpy()
+    through = np.nansum(plain - table["value"].to_numpy(), axis=1)
+    assert np.abs(table["total"].to_numpy()).min(axis=1).max() > 0.01
+    np.testing.assert_allclose(through, table["total"].to_numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2", "granite", "neox", "falcon"])
+def test_the_last_mlp_acts_on_the_logits_and_nothing_else(kind: str) -> None:
+    table = patch_edges(opened(kind), task_of(), "blocks.2.mlp.out", "logits", STATED).table
+    direct = table["base"].to_numpy() - table["value"].to_numpy()[0, 0]
+    assert np.abs(direct).max() > 1e-3
+    np.testing.assert_allclose(direct, table["total"].to_numpy()[0], atol=1e-6)
+
+
+def test_all_heads_together_are_the_whole_attention() -> None:
+    for kind in ("gpt2", "gemma2"):
+        values = [
+            patch_path(opened(kind), task_of(), sender, ["blocks.1.attn.q", "blocks.2.mlp.in"]).table["value"]
+            for sender in ("blocks.0.attn.z", "blocks.0.attn.out", ["blocks.0.attn.z[0-1]", "blocks.0.attn.z[2,3]"])
+        ]
+        for other in values[1:]:
+            np.testing.assert_allclose(other, values[0], atol=1e-5)
+
+
+def test_everything_before_a_receiver_makes_it_read_what_it_reads_in_the_other_run() -> None:
+    task, net = task_of(), opened("llama")
+    senders = ["blocks.0.resid_pre", "blocks.0.attn.z", "blocks.0.mlp.out"]
+    path = patch_path(net, task, senders, "blocks.1.attn.q|k|v").table["value"].to_numpy()
+    batch = task.split("held-out")
+    whole = network.measure(net, batch, task.metric, [[Patch("blocks.1.attn.in", source="corrupted")]]).values[0]
+    np.testing.assert_allclose(path, whole, atol=1e-5)
+
+
+def test_less_memory_gives_the_same_numbers() -> None:
+    one, all_at_once = (edges("llama", task_of(), memory=memory).table["value"] for memory in ("24KiB", "1GiB"))
+    np.testing.assert_allclose(one, all_at_once, atol=1e-6)
+    with pytest.raises(BadInput, match="memory budget of at least"):
+        edges("llama", task_of(), memory="1KiB")
+
+
+# -- edges that exist --
+
+
+@pytest.mark.parametrize(("kind", "found"), [("gpt2", True), ("gemma2", True), ("neox", False), ("falcon", False)])
+def test_an_mlp_reads_the_attention_of_its_block_unless_they_are_parallel(kind: str, found: bool) -> None:
+    table = patch_edges(opened(kind), task_of(), "blocks.1.attn.out", ["blocks.1.mlp.in", "logits"], STATED).table
+    assert table["exists"].to_numpy().tolist() == [[found, True]]
+    assert np.isnan(table["effect"].to_numpy()[0, 0]) == (not found)
+
+
+def test_nothing_reads_what_comes_later() -> None:
+    table = patch_edges(opened("gpt2"), task_of(), method=STATED).table
+    later = table["sender_layer"] > table["receiver_layer"]
+    assert not (table["exists"] & later).any()
+    assert table["exists"].sel(sender="blocks.0.mlp.out", receiver="blocks.1.attn.k[3]")
+    assert not table["exists"].sel(sender="blocks.0.mlp.out", receiver="blocks.0.attn.k[3]")
+    assert table["exists"].sel(receiver="logits").all()
+
+
+@pytest.mark.parametrize("kind", ["bert", "vit"])
+def test_norms_behind_the_sum_and_images_have_paths_too(kind: str) -> None:
+    if kind == "vit":
+        pixels = [tiny.example("vit", ROWS, seed=seed)["pixel_values"] for seed in (0, 5)]
+        task = Task.from_tensors(*pixels, [0, 1, 2, 3], [1, 2, 3, 4], held_out=[2, 3])
+    else:
+        task = task_of()
+    table = patch_edges(opened(kind), task, ("blocks.0.attn.z", "blocks.2.mlp.out"), method=STATED).table
+    assert np.nanmin(np.abs(table["effect"].sel(sender="blocks.0.attn.z[1]").to_numpy())) > 0
+    last = table.sel(sender="blocks.2.mlp.out")
+    direct = last["base"].to_numpy() - last["value"].sel(receiver="logits").to_numpy()
+    np.testing.assert_allclose(direct, last["total"].to_numpy(), atol=1e-5)
+
+
+# -- the known answer --
+
+
+def broken_pairs(n: int = 48, vocabulary: int = 48) -> Task:
+    """A B … D C … A predicts B; in the corrupted row A and D have changed places, so that it predicts C."""
+    generator = torch.Generator().manual_seed(1)
+    clean, corrupted, right, wrong = [], [], [], []
+    for _ in range(n):
+        row = torch.randperm(vocabulary, generator=generator)[:12].tolist()
+        first, second = torch.randperm(5, generator=generator)[:2].mul(2).tolist()
+        other = list(row)
+        other[first], other[second] = row[second], row[first]
+        clean.append([*row, row[first]])
+        corrupted.append([*other, row[first]])
+        right.append(row[first + 1])
+        wrong.append(row[second + 1])
+    return Task.from_tokens(clean, corrupted, right, wrong, name="induction")
+
+
+@cache
+def planted(there: bool) -> Network:
+    return network.open(Induction(48, Plant((2,), (7,)), planted=there).eval(), name=f"induction {there}")
+
+
+SENDERS = ("embed", "blocks.*.attn.z")
+
+
+def test_the_planted_edges_stand_out() -> None:
+    result = patch_edges(planted(True), broken_pairs(), SENDERS)
+    share = result.table["share"]
+    edges = [
+        (str(share["sender"][s].item()), str(share["receiver"][r].item()))
+        for s, r in zip(*np.nonzero(share.to_numpy() > 0.3), strict=True)
+    ]
+    assert sorted(edges) == [
+        ("blocks.0.attn.z[2]", "blocks.1.attn.k[7]"),
+        ("blocks.1.attn.z[7]", "logits"),
+        ("embed", "blocks.0.attn.v[2]"),
+    ]
+    verdicts = {finding.claim: finding.verdict for finding in result.findings}
+    assert verdicts["blocks.0.attn.z[2] -> blocks.1.attn.k[7] carries induction"] == "supported"
+
+
+def test_a_planted_path_is_supported_and_its_neighbour_is_not() -> None:
+    good = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[2]", "blocks.1.attn.k[7]")
+    assert [f.verdict for f in good.findings] == ["supported"]
+    np.testing.assert_allclose(good.table["effect"].mean(), good.table["total"].mean(), rtol=0.2)
+    bad = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[3]", "blocks.1.attn.k[7]")
+    assert [f.verdict for f in bad.findings] == ["rejected"]
+
+
+def test_the_copy_without_the_mechanism_has_no_edge() -> None:
+    result = patch_edges(planted(False), broken_pairs(), SENDERS)
+    assert len(result.findings) == 3
+    assert all(finding.verdict != "supported" for finding in result.findings)
+
+
+# -- results and bad input --
+
+
+def test_too_few_other_paths_are_said_and_support_nothing(tmp_path: Any) -> None:
+    result = patch_edges(opened("llama"), task_of(8), "blocks.0.attn.z", "blocks.2.attn.q", PathPatching(claims=1))
+    assert "for want of controls" in result.remarks[0]
+    assert result.findings[0].verdict != "supported"
+    again = Result.load(result.save(tmp_path))
+    np.testing.assert_array_equal(again.table["value"], result.table["value"])
+    assert again.findings == result.findings
+
+
+def test_matched_paths_are_different_and_as_far_apart() -> None:
+    wiring = Wiring.of(opened("gpt2"), {"input_ids": tiny.token_ids(1, LENGTH)})
+    senders = (Node(Site.parse("blocks.0.attn.z[1]"), Where(group="last")), Node(Site.parse("blocks.0.attn.z[2]")))
+    route = Route(senders, (Node(Site.parse("blocks.1.attn.k[0]")),))
+    found = alike(wiring, route, 40, np.random.default_rng(0))
+    assert len(found) == 40
+    for other in found:
+        apart = [n.site.block - other.receivers[0].site.block for n in other.senders if n.site.block is not None]
+        assert apart == [-1, -1]
+        assert [n.site.kind for n in other.senders] == ["attn.z", "attn.z"]
+        assert [n.where for n in other.senders] == [n.where for n in senders]
+        assert (set(other.senders), set(other.receivers)) != (set(senders), set(route.receivers))
+    assert len({(frozenset(r.senders), frozenset(r.receivers)) for r in found}) == 40
+    assert {other.senders[0].site.block for other in found} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("senders", "receivers", "error", "says"),
+    [
+        ("blocks.2.attn.z[0]", "blocks.1.attn.q[0]", BadInput, "no receiver reads it"),
+        ("blocks.1.attn.z[0]", "blocks.1.attn.q[0]", BadInput, "no receiver reads it"),
+        (["blocks.0.attn.z[0]", "blocks.2.mlp.out"], "blocks.1.attn.q", BadInput, "through blocks.2.mlp.out"),
+        ("blocks.1.attn.z[0]", ["blocks.0.mlp.in", "logits"], BadInput, "through blocks.0.mlp.in: it reads no sender"),
+        ("blocks.0.attn.z[9]", "logits", BadInput, "below 4"),
+        ("blocks.0.attn.zz", "logits", UnknownName, r"blocks\.0\.attn\.z"),
+        ("blocks.0.attn.q[1]", "logits", BadInput, "name z of its head"),
+        ("blocks.1.resid_pre", "logits", BadInput, "sum of all earlier contributions"),
+        ("blocks.0.attn.z[1]", "blocks.1.attn.z[1]", BadInput, "name q, k or v"),
+        ("blocks.0.attn.z[1]", "blocks.1.attn.out", BadInput, "as a receiver, name in"),
+        ("blocks.0.attn.z[1]", "module:transformer.h.1.mlp.in", BadInput, "none of in, q, k, v"),
+        (["blocks.0.attn.z[1]", "blocks.0.attn.out"], "logits", BadInput, "contain each other"),
+        (["embed", "blocks.0.resid_pre"], "logits", BadInput, "contain each other"),
+        (
+            ["blocks.0.attn.out", "blocks.1.mlp.hidden[3]"],
+            ["blocks.1.mlp.hidden[4]", "logits"],
+            BadInput,
+            "patch two paths",
+        ),
+        ([], "logits", BadInput, "at least one sender"),
+        (Node(Site.parse("blocks.0.attn.z[1]"), Where(group="nam")), "logits", UnknownName, "name"),
+        (Node(Site.parse("blocks.0.attn.z[1]"), Where(-99)), "logits", BadInput, "within a row"),
+    ],
+)
+def test_what_is_no_path_is_refused_by_name(senders: Any, receivers: Any, error: type, says: str) -> None:
+    task = task_of(groups={"name": [[1]] * ROWS})
+    with pytest.raises(error, match=says):
+        patch_path(opened("gpt2"), task, senders, receivers)
+
+
+def test_attention_and_mlp_of_a_parallel_block_are_no_path() -> None:
+    with pytest.raises(BadInput, match="parallel block do not read each other"):
+        patch_path(opened("neox"), task_of(), "blocks.1.attn.z[0]", "blocks.1.mlp.in")
+
+
+def test_a_matrix_without_any_edge_is_refused() -> None:
+    with pytest.raises(BadInput, match="expected a receiver that reads a sender"):
+        patch_edges(opened("gpt2"), task_of(), "blocks.2.attn.z", "blocks.0.attn.q")
+
+
+def test_a_network_of_other_streams_is_refused() -> None:
+    net = network.open(tiny.build("pictures"), example=tiny.example("pictures"), name="pictures")
+    pixels = [tiny.example("pictures", ROWS, seed=seed)["pixels"] for seed in (0, 5)]
+    task = Task.from_tensors(*pixels, [0, 1, 2, 3], [1, 2, 3, 4], argument="pixels", held_out=[2, 3])
+    with pytest.raises(SiteRefused, match="need a stream"):
+        patch_path(net, task, "blocks.0.mixer.out", "logits")
+
+
+def test_a_task_without_twins_is_refused() -> None:
+    ids = tiny.token_ids(ROWS, LENGTH)
+    task = Task.from_tokens(ids, ids, [5] * ROWS, [6] * ROWS, held_out=[2, 3])
+    with pytest.raises(BadInput, match="corrupted inputs that differ"):
+        patch_path(opened("gpt2"), task, "blocks.0.attn.z[0]", "logits")
+
+
+@pytest.mark.parametrize("knobs", [{"way": "up"}, {"mlps": "hot"}, {"claims": -1}])
+def test_knobs_outside_their_range_are_refused(knobs: Mapping[str, Any]) -> None:
+    with pytest.raises((BadInput, TypeError), match="way|mlps"):  # checked types get there first
+        PathPatching(**knobs)
+
+
+def test_standard_of_claims_is_that_of_the_method() -> None:
+    method = PathPatching(standard=Standard(min_share=0.5, min_examples=2))
+    finding = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[2]", "blocks.1.attn.k[7]", method).findings[0]
+    assert finding.criteria is not None
+    assert finding.criteria.min_examples == 2
+    assert finding.n == 24

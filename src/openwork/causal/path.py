@@ -169,8 +169,8 @@ def patch_edges(
     Returns:
         the findings; and a table of the find split: ``value`` of the metric (sender, receiver, example); ``effect``,
         ``low``, ``high``, ``p`` and ``share`` of the gap between clean and corrupted (sender, receiver), NaN where
-        there is no edge; ``exists`` (sender, receiver); ``total`` (sender, example), the effect through everything. What
-        was claimed has the axes ``claim``, ``held_out_example`` and ``control``.
+        there is no edge; ``exists`` (sender, receiver); ``total`` (sender, example), the effect through everything.
+        What was claimed has the axes ``claim``, ``held_out_example`` and ``control``.
 
     Raises:
         BadInput, UnknownName, SiteRefused: as `patch_path`.

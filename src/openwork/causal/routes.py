@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from openwork.network import measure
 from openwork.network.apply import SourceRun
 from openwork.network.measure import Tick, silent
 from openwork.network.run import Run
-from openwork.site import Site
+from openwork.site import Site, Where
 from openwork.task import Batch, Metric
 
 READS = ("q", "k", "v")
@@ -157,15 +157,17 @@ class Router:
         wanted = sorted({self._seen(n).path for route in routes for n in route.receivers}, key=order)
         layers = layers_of(senders)
         first = min(order(node.site.path) for node in senders)
+        # naming the rows makes a patch write a copy: some networks add to what a module returns in place
+        everywhere = Where(rows=range(len(self.batch)))
         edits: list[Edit] = []
         for out in self.wiring.outs:
             live = self.mlps == "live" and Site(out).kind.startswith("mlp")
             if out[: -len(".out")] not in layers and not live and first < order(out) < order(wanted[-1]):
-                edits.append(Patch(out, source="plain"))
+                edits.append(Patch(out, everywhere, source="plain"))
         for nodes in layers.values():
             # the heads beside a sender read a stream that an earlier sender may have changed
-            edits.append(Patch(nodes[0].site.path, source="plain"))
-            edits += [Patch(node.site, node.where, source="donor") for node in nodes]
+            edits.append(Patch(nodes[0].site.path, everywhere, source="plain"))
+            edits += [Patch(node.site, replace(node.where, rows=everywhere.rows), source="donor") for node in nodes]
         sources = {"plain": plain, "donor": donor}
         run = net.run(getattr(self.batch, self.base), keep=wanted, edits=edits, sources=sources, until=wanted[-1])
         return SourceRun(run.values, run.layout)

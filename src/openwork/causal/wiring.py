@@ -86,7 +86,8 @@ class Wiring:
         readers = {name[: -len(".out")]: _reader(net, name) for name in outs}
         keep = [*starts, *(reader for reader in readers.values() if reader is not None)]
         plain = net.run(inputs, keep=sorted(set(keep), key=net.map.order))
-        held: list[Edit] = [Patch(start, source="plain") for start in starts]
+        rows = Where(rows=range(plain.layout.rows))  # a copy: blocks may change in place what they are given
+        held: list[Edit] = [Patch(start, rows, source="plain") for start in starts]
         within: set[tuple[str, str]] = set()
         generator = torch.Generator().manual_seed(0)
         for kind in dict.fromkeys(Site.parse(name).kind for name in outs):
