@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -59,8 +59,8 @@ class Patching:
         seed: of control directions and intervals.
     """
 
-    way: Literal["denoise", "noise"] = "denoise"
-    extent: Literal["single", "from first", "to last"] = "single"
+    way: str = "denoise"
+    extent: str = "single"
     claims: int = 3
     standard: Standard = field(default_factory=Standard)
     seed: int = 0

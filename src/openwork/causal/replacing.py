@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Replacing:
         mean by position and template: Wang et al. 2022, section 3; resampling: Chan et al. 2022, Causal scrubbing.
     """
 
-    how: Literal["zero", "mean", "resample", "noise"] = "mean"
+    how: str = "mean"
     by: tuple[str, ...] = ()
     samples: int = 4
     seed: int = 0
