@@ -139,8 +139,8 @@ class Handmade(nn.Module):
         for module in (self.tokens, self.places, self.unembed):
             nn.init.zeros_(module.weight)
 
-    def forward(self, input_ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocabulary"]:
-        """Logits of the next token."""
+    def forward(self, input_ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch read vocabulary"]:
+        """Logits of the next token, at every position or at those alone that a replay reads."""
         x = self.tokens(input_ids) + self.places(torch.arange(input_ids.shape[1], device=input_ids.device))
         for block in self.blocks:
             x = block(x)
