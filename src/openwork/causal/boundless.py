@@ -23,14 +23,14 @@ class BoundlessDAS(Training):
     """The knobs of `boundless_das`.
 
     Args:
-        warm: temperature of the boundary at the first step, in dimensions.
+        warm: temperature of the boundary at the first step, as a share of all dimensions.
         cold: at the last step; it goes from one to the other in equal steps.
         price: weight of the boundary, a share of all dimensions, in the loss.
         start: the boundary before training.
     """
 
-    warm: float = 50.0
-    cold: float = 0.1
+    warm: float = 0.05
+    cold: float = 0.001
     price: float = 1.0
     start: float = 0.5
 
@@ -48,41 +48,43 @@ class SoftBoundary(Learner):
 
     def __init__(self, channels: int, how: BoundlessDAS, generator: torch.Generator):
         super().__init__()
-        self.channels, self.how, self.temperature = channels, how, how.warm
+        self.channels, self.how, self.temperature = channels, how, how.warm * channels
         linear = nn.Linear(channels, channels, bias=False)
         with torch.no_grad():
             linear.weight.copy_(torch.linalg.qr(torch.randn(channels, channels, generator=generator)).Q)
         self.rotation = parametrizations.orthogonal(linear)
         self.boundary = nn.Parameter(torch.tensor(how.start))
 
-    @property
-    def share(self) -> Tensor:
-        """The boundary as a share of all dimensions, kept above none and below all."""
-        return self.boundary.clamp(1e-3, 1.0)
-
     def mask(self) -> Tensor:
         """How much of each rotated channel is swapped, (channel,)."""
         # the middle of each channel: with its left edge, as in the paper's code, the first would never be swapped whole
         place = torch.arange(self.channels, device=self.boundary.device) + 0.5
-        inside = torch.sigmoid((self.share * self.channels - place) / self.temperature)
+        inside = torch.sigmoid((self.boundary * self.channels - place) / self.temperature)
         return torch.sigmoid(place / self.temperature) * inside
 
+    def _matrix(self) -> Tensor:
+        matrix = self.rotation.weight
+        assert isinstance(matrix, Tensor)
+        return matrix
+
     def forward(self, change: Tensor) -> Tensor:
-        rotation = self.rotation.weight
+        rotation = self._matrix()
         return (change @ rotation.T * self.mask()) @ rotation
 
     def basis(self) -> Tensor:
-        count = max(1, round(float(self.share) * self.channels))
-        return self.rotation.weight.detach().double()[:count]
+        count = min(self.channels, max(1, round(float(self.boundary.detach()) * self.channels)))
+        return self._matrix().detach().double()[:count]
 
     def schedule(self, done: float) -> None:
-        self.temperature = self.how.warm + done * (self.how.cold - self.how.warm)
+        self.temperature = self.channels * (self.how.warm + done * (self.how.cold - self.how.warm))
+        with torch.no_grad():  # a clamp in the loss instead would have no gradient that leads back
+            self.boundary.clamp_(0.0, 1.0)
 
     def price(self) -> Tensor:
-        return self.how.price * self.share
+        return self.how.price * self.boundary
 
 
-def boundless_das(net: Network, task: Task, site: Any, method: BoundlessDAS = BoundlessDAS()) -> Result:  # noqa: B008
+def boundless_das(net: Network, task: Task, site: Any, method: BoundlessDAS = BoundlessDAS()) -> Result:
     """Learn a subspace and its dimension on the find split, and judge it on the held-out one.
 
     All channels are rotated, and those before a learned boundary are swapped. The boundary is soft at first and hard at
@@ -102,7 +104,8 @@ def boundless_das(net: Network, task: Task, site: Any, method: BoundlessDAS = Bo
         UnknownName: for a site that does not exist.
 
     Source:
-        Wu et al. 2023, Interpretability at Scale: Identifying Causal Mechanisms in Alpaca, section 3 (boundary masks with
-        annealed temperature, the sum of the boundaries in the loss).
+        Wu et al. 2023, Interpretability at Scale: Identifying Causal Mechanisms in Alpaca, section 3 (boundary masks
+        with annealed temperature, the sum of the boundaries in the loss). The paper's temperatures, 50 to 0.1
+        dimensions of 4096, are for one width; as shares they are for any.
     """
     return learned(net, task, site, method, lambda n, generator: SoftBoundary(n, method, generator), "boundless DAS")

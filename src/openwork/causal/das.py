@@ -192,7 +192,7 @@ def _epochs(n: int, size: int, seed: int) -> Iterator[list[int]]:
         yield from (sorted(order[start : start + size]) for start in range(0, n, size))
 
 
-def das(net: Network, task: Task, site: Any, method: DAS = DAS()) -> Result:  # noqa: B008
+def das(net: Network, task: Task, site: Any, method: DAS = DAS()) -> Result:
     """Learn a subspace of given dimension on the find split, and judge it on the held-out one.
 
     The subspace is trained so that swapping it from one input of a pair into the other makes the network give the

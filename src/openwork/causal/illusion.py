@@ -34,7 +34,9 @@ PARTS = ("full", "row space", "null space", "whole component")
 """What is swapped: along the direction, along the part that is read, along the rest, and everything at the site."""
 CARRIES = 0.5
 """A part carries the effect of a direction if it has at least this share of it alone."""
-Status = Literal["flagged", "clear", "undecided", "no effect", "not applicable"]
+WHOLLY = 0.9
+"""It carries all of it, for practical purposes, if it has at least this share."""
+Status = Literal["flagged", "partly", "clear", "undecided", "no effect", "not applicable"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +98,10 @@ class Illusion:
     """What the check found.
 
     Args:
-        status: ``flagged``: neither the part that is read nor the part that is not carries the effect alone; ``clear``:
-            the part that is read does; ``undecided``: the examples do not tell; ``no effect``: there is none to
-            explain; ``not applicable``: what is read of the site could not be told apart from what is not.
+        status: ``flagged``: neither the part that is read nor the part that is not carries the effect alone;
+            ``partly``: the part that is read carries some of it and not all; ``clear``: it carries all; ``undecided``:
+            the examples do not tell; ``no effect``: there is none to explain; ``not applicable``: what is read of the
+            site could not be told apart from what is not.
         text: the reason, with numbers.
         disconnected: see `Split.disconnected`.
     """
@@ -151,7 +154,9 @@ def outcome(
         return interval.low, interval.high
 
     mean = {name: float(values.mean()) for name, values in effects.items()}
-    told = f"full {mean['full']:.3g}, row space {row.mean():.3g}, null space {null.mean():.3g}, whole component " + (
+    beyond = ends(full - effects[PARTS[3]])[0] > least
+    told = "it does more than the whole component, which takes it to where it never is; " if beyond else ""
+    told += f"full {mean['full']:.3g}, row space {row.mean():.3g}, null space {null.mean():.3g}, whole component " + (
         f"{mean[PARTS[3]]:.3g}; {split.readout}"
     )
     low, _ = ends(full)
@@ -168,12 +173,16 @@ def outcome(
     if failed < 0 and null_failed < 0:
         text = f"it works by a disconnected and a dormant part together, and neither does alone; {share} ({told})"
         return Illusion("flagged", text, disconnected)
+    if carried > 0 and ends(row - WHOLLY * full)[1] < 0:
+        text = f"the part that is read carries {row.mean() / mean['full']:.0%} of the effect; {share} ({told})"
+        return Illusion("partly", text, disconnected)
     if carried > 0:
         return Illusion("clear", f"the part that is read carries the effect alone ({told})", disconnected)
     if failed < 0:
         text = f"the part that should be disconnected carries the effect: the read-out map misses something ({told})"
         return Illusion("not applicable", text, disconnected)
-    return Illusion("undecided", f"these examples do not tell whether the part that is read is enough ({told})", disconnected)
+    text = f"these examples do not tell whether the part that is read is enough ({told})"
+    return Illusion("undecided", text, disconnected)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +278,7 @@ class Dissection:
         coordinates = {
             "part": list(PARTS), "split": list(splits), "example": np.arange(parts.shape[1]),
             "split_of": ("example", np.where(self.moves.held_out, "held-out", "find")),
-            "dimensions": ("part", [len(self.split.full), len(self.split.row), len(self.split.null), self.place.channels]),
+            "dimensions": ("part", [*map(len, (self.split.full, self.split.row, self.split.null)), self.place.channels]),
         }  # fmt: skip
         readout = self.split.readout
         attributes = {
@@ -284,7 +293,7 @@ class IllusionCheck(Swap):
     """The knobs of `illusion`: those of a swap."""
 
 
-def illusion(net: Network, task: Task, direction: Direction, method: IllusionCheck = IllusionCheck()) -> Result:  # noqa: B008
+def illusion(net: Network, task: Task, direction: Direction, method: IllusionCheck = IllusionCheck()) -> Result:
     """Check whether a direction works by what the network reads there.
 
     Swaps along the direction, along its projections on the row space and on the null space of the read-out map, and of
@@ -313,11 +322,16 @@ def illusion(net: Network, task: Task, direction: Direction, method: IllusionChe
     claims = Claims(net, task, method.settings(), method.seed)
     name = named(direction, found.place)
     findings = (
-        found.claim(claims, f"swapping along {name} moves the {task.metric.name} towards the {method.source} run", "full"),
+        found.claim(claims, moving(direction, found.place, task), "full"),
         found.claim(claims, f"the part of {name} that {found.split.readout.reader} reads does so alone", "row space"),
     )
     remarks = (found.outcome.remark, *found.moves.remarks())
     return Result("illusion check", findings, found.table(), method.settings(), remarks)
+
+
+def moving(direction: Direction, place: Place, task: Task) -> str:
+    """The claim that a swap does something, in words."""
+    return f"swapping along {named(direction, place)} moves the {task.metric.name} towards the {place.how.source} run"
 
 
 def named(direction: Direction, place: Place) -> str:

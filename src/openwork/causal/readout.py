@@ -203,7 +203,7 @@ class _Prober:
         """The matrix to each of the sites, column by column: what a unit vector at one token adds there."""
         lead = 2 if "position" in self.place.axes else 1
         elements = self.part.shape[lead:].numel()
-        rows = max(1, min(elements, SLOTS) // self.part.shape[1 : lead].numel())
+        rows = max(1, min(elements, SLOTS) // self.part.shape[1:lead].numel())
         inputs = self.inputs.take([0] * rows)
         shape = (rows, *self.part.shape[1:])
         if "position" in self.place.axes:  # the one row may be shorter than the sample was
@@ -220,11 +220,13 @@ class _Prober:
             for name in names:
                 change = (run[name].double() - zero[name].double()).reshape(total, -1)[:count]
                 columns[name].append((change / self.size).cpu())
-        # several heads read through the same directions: what any of them passes on is read
-        return {
-            name: torch.cat(parts).reshape(-1, self.part.shape[-1], parts[0].shape[1]).transpose(1, 2).flatten(0, 1).numpy()
-            for name, parts in columns.items()
-        }  # fmt: skip
+        out = {}
+        for name, parts in columns.items():
+            whole = torch.cat(parts)
+            # heads in one direction: what any of them passes on is read
+            heads = whole.reshape(-1, self.part.shape[-1], whole.shape[1]).transpose(1, 2)
+            out[name] = heads.flatten(0, 1).numpy()
+        return out
 
 
 def _sensitivity(place: Place, batch: Batch) -> ReadOut:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from openwork.causal.claims import Claims
-from openwork.causal.illusion import Dissection, named
+from openwork.causal.illusion import Dissection, moving
 from openwork.causal.result import Result
 from openwork.causal.swaps import Moves, Place, Swap
 from openwork.direction import Direction
@@ -26,7 +26,7 @@ class SubspaceSwap(Swap):
     """The knobs of `subspace`: those of a swap."""
 
 
-def subspace(net: Network, task: Task, direction: Direction, method: SubspaceSwap = SubspaceSwap()) -> Result:  # noqa: B008
+def subspace(net: Network, task: Task, direction: Direction, method: SubspaceSwap = SubspaceSwap()) -> Result:
     """Swap the component within a subspace for that of the source run, leaving the rest as it is.
 
     The effect is compared with that of random subspaces of equal dimension, and stands beside that of the whole
@@ -74,7 +74,7 @@ def assess(
     """
     found = Dissection.of(net, task, direction, method)
     claims = Claims(net, task, method.settings(), method.seed)
-    text = f"swapping along {named(direction, found.place)} moves the {task.metric.name} towards the {method.source} run"
+    text = moving(direction, found.place, task)
     others = effects(net, task, rivals or {}, method)
     rows = found.moves.rows("held-out")
     against = {key: values[rows] for key, values in others.items()}

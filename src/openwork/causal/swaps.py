@@ -88,7 +88,9 @@ class Place:
         """
         sites = net.map.resolve(site)
         if len(sites) > 1:
-            raise BadInput(f"expected one site for a direction; {site} selects {len(sites)}: {', '.join(map(str, sites))}")
+            raise BadInput(
+                f"expected one site for a direction; {site} selects {len(sites)}: {', '.join(map(str, sites))}"
+            )
         info = net.map.info(sites[0].path)
         if info.axes[0] != "batch" or "channel" not in info.axes:
             raise BadInput(f"expected a site with channels, one row an example; {sites[0]} has axes {info.axes}")
@@ -134,7 +136,7 @@ class Place:
         """Undo `last`."""
         return value.movedim(-1, self.axes.index("channel"))
 
-    def displacement(self, batch: Batch, base: Base) -> Float[Tensor, "..."]:
+    def displacement(self, batch: Batch, base: Base) -> Float[Tensor, ...]:
         """What patching the whole part from the other inputs adds to it, channels last; zero where nothing is written.
 
         Args:
@@ -184,8 +186,12 @@ class Moves:
 
     @property
     def scale(self) -> float:
-        """The mean gap of the examples that things are found on."""
-        return float(self.gap[~self.held_out].mean())
+        """The mean size of the gap on the examples that things are found on.
+
+        Where the network does the task this is the mean gap; where it does not, gaps of both signs cancel, and a share
+        of their mean would be a criterion that noise meets.
+        """
+        return float(np.abs(self.gap[~self.held_out]).mean())
 
     def rows(self, split: Split) -> Bool[np.ndarray, " example"]:
         """The examples of a split."""
@@ -197,15 +203,19 @@ class Moves:
         gap = float(self.gap[rows].mean())
         sample = effects[rows]
         if abs(gap) < SMALL or len(sample) < 2 or not np.isfinite(sample).all():
-            return (np.nan,) * 3
+            return np.nan, np.nan, np.nan
         interval = studentised_interval(sample / gap, resamples=1999, seed=seed)
         return interval.estimate, interval.low, interval.high
 
     def remarks(self) -> list[str]:
         """What is to be said where clean and corrupted runs do not differ."""
-        if abs(self.scale) >= SMALL:
+        sample = self.gap[~self.held_out]
+        if len(sample) < 2 or studentised_interval(sample, resamples=1999).low > SMALL:
             return []
-        return ["clean and corrupted runs do not differ in the metric, so there is no effect to recover"]
+        return [
+            f"clean and corrupted runs do not clearly differ in the metric (by {sample.mean():.3g} {self.unit} on "
+            "average): there is nothing to recover, and recoveries mean little"
+        ]
 
 
 def recoveries(
