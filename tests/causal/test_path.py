@@ -474,7 +474,7 @@ def test_a_task_without_twins_is_refused() -> None:
 
 @pytest.mark.parametrize("knobs", [{"way": "up"}, {"mlps": "hot"}, {"claims": -1}])
 def test_knobs_outside_their_range_are_refused(knobs: Mapping[str, Any]) -> None:
-    with pytest.raises((BadInput, TypeError), match="way|mlps"):  # checked types get there first
+    with pytest.raises((BadInput, TypeError), match=r"way|mlps"):  # checked types get there first
         PathPatching(**knobs)
 
 
