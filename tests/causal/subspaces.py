@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import openwork as ow
+from openwork.network import Network
 from openwork.task import Inputs, Task
+from openwork.zoo.planted import PlantedDirection, direction_task
+
+
+@cache
+def planted(mechanism: bool = True) -> tuple[PlantedDirection, Network, Task]:
+    """The network with a causal, a disconnected and a dormant direction, or its copy without the mechanism."""
+    module = PlantedDirection(subjects=96, planted=mechanism).eval()
+    return module, ow.open(module), direction_task(module, n=44)
+
+
+def keep(seen: list[Tensor], module: nn.Module, args: tuple[Tensor]) -> None:
+    """A hook that keeps what a module reads."""
+    seen.append(args[0].detach().clone())
 
 
 def swapped_by_hand(
@@ -30,7 +47,7 @@ def swapped_by_hand(
         places = list(task.clean.groups[group][row])
         seen: list[Tensor] = []
         clean, corrupted = (torch.tensor([inputs.ids[row]]) for inputs in (task.clean, task.corrupted))
-        handle = layer.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(args[0].clone()))
+        handle = layer.register_forward_pre_hook(partial(keep, seen))
         with torch.no_grad():
             module(clean)
             handle.remove()

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.network import tiny
 
 import openwork as ow
 from openwork.causal.readout import ReadOut, read_out
 from openwork.causal.swaps import Place, Swap
 from openwork.network import Network
 from openwork.task import Task
-from tests.network import tiny
 
 # what the network multiplies the part with, (out, channel)
 MATRICES: dict[tuple[str, str], Callable[[Any], torch.Tensor]] = {
