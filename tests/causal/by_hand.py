@@ -41,7 +41,7 @@ def random_task() -> Task:
     wrong = [(b + 1) % VOCABULARY if a == b else b for a, b in zip(*answers, strict=True)]
     groups = {"subject": [[1, 2] if i % 2 else [2, 3] for i in range(ROWS)], "one": [[3]] * ROWS}
     return Task.from_tokens(
-        *ids, answers[0], wrong, at=[5 + i % 2 for i in range(ROWS)], groups=groups, held_out=range(4, 8)
+        ids[0], ids[1], answers[0], wrong, at=[5 + i % 2 for i in range(ROWS)], groups=groups, held_out=range(4, 8)
     )
 
 

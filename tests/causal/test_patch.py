@@ -23,7 +23,8 @@ from openwork.zoo.induction import Induction, Plant, induction_task
 from ..network.tiny import HEAD, HEADS, WIDTH
 from .by_hand import AT, LENGTH, difference, gpt2, put, random_task, run, seen
 
-FAST = Standard(alpha=0.1)
+FAST = Standard(alpha=0.2)
+"""25 controls are enough for a test."""
 SILENT = Patching(claims=0)
 
 
@@ -112,7 +113,7 @@ def test_recovery_is_the_mean_effect_over_the_mean_gap() -> None:
 @cache
 def opened(planted: bool) -> tuple[Network, Task]:
     module = Induction(plant=Plant((1,), (4,), heads=6), planted=planted).eval()
-    return network.open(module, example={"input_ids": torch.arange(16)[None]}), induction_task(n=64)
+    return network.open(module, example={"input_ids": torch.arange(16)[None]}), induction_task(n=44)
 
 
 @cache
@@ -153,9 +154,8 @@ def test_nothing_is_claimed_of_the_copy_without_the_mechanism() -> None:
 
 def test_a_head_that_does_nothing_is_rejected() -> None:
     net, task = opened(True)
-    found = patch(net, task, "blocks.0.attn.z[0,3]", "head", Patching(claims=2, standard=FAST))
-    assert Verdict.SUPPORTED not in {finding.verdict for finding in found.findings}
-    assert len(found.findings) == 2
+    found = patch(net, task, "blocks.0.attn.z[0,3]", "head", Patching(claims=1, standard=FAST))
+    assert [finding.verdict for finding in found.findings] == [Verdict.REJECTED]
 
 
 def test_results_survive_a_round_trip(tmp_path: Any) -> None:

@@ -26,7 +26,8 @@ from ..network.oracle import Place
 from ..network.tiny import LAYERS
 from .by_hand import AT, difference, gpt2, put, random_task, run, seen
 
-FAST = Standard(alpha=0.1)
+FAST = Standard(alpha=0.2)
+"""25 controls are enough for a test."""
 SAMPLES, SIZE = 3, 2.0
 Hooks = dict[Place, Callable[[Tensor], Tensor | None]]
 
@@ -139,7 +140,7 @@ def test_roles_of_tokens_follow_the_subject() -> None:
 def fact(planted: bool, layer: int = 1) -> Result:
     module = PlantedFact((Store(layer),), planted=planted).eval()
     net = network.open(module, example={"input_ids": torch.arange(8)[None]})
-    return trace(net, fact_task(module, 44), method=Tracing(samples=2, window=1, standard=FAST))
+    return trace(net, fact_task(module, 44), method=Tracing(samples=1, window=1, standard=FAST))
 
 
 @pytest.mark.parametrize("layer", [2, pytest.param(1, marks=pytest.mark.extended)])
@@ -168,7 +169,7 @@ def test_nothing_is_claimed_of_the_copy_that_stores_no_facts() -> None:
 def test_a_state_that_holds_no_facts_is_rejected() -> None:
     module = PlantedFact().eval()
     net = network.open(module, example={"input_ids": torch.arange(8)[None]})
-    method = Tracing(samples=2, window=1, kinds=("mlp.out",), standard=FAST)
+    method = Tracing(samples=1, window=1, kinds=("mlp.out",), standard=FAST)
     found = trace(net, fact_task(module, 44), places=["next token", 0], method=method)
     assert [finding.verdict for finding in found.findings] == [Verdict.REJECTED]
 
