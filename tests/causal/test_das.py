@@ -171,12 +171,23 @@ def test_a_cold_boundary_is_a_swap_of_the_first_rotated_channels() -> None:
     assert torch.allclose(learner(change), change @ basis.T @ basis, atol=1e-5)
 
 
-def test_a_price_closes_the_boundary_and_one_dimension_stays() -> None:
-    how = BoundlessDAS(price=100.0, steps=60, rate=0.05, batch=4)
-    learner = SoftBoundary(32, how, torch.Generator().manual_seed(0))
-    train(pairs_at(MOVER, "last"), learner, how, 0)
-    assert float(learner.boundary.detach()) < 0.1
-    assert len(learner.basis()) <= 3
+def test_a_price_closes_the_boundary() -> None:
+    sizes = []
+    for price in (0.0, 100.0):
+        how = BoundlessDAS(price=price, steps=30, rate=0.05, batch=4)
+        learner = SoftBoundary(32, how, torch.Generator().manual_seed(0))
+        train(pairs_at(MOVER, "last"), learner, how, 0)
+        sizes.append(len(learner.basis()))
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_one_dimension_stays_when_the_boundary_closes() -> None:
+    learner = SoftBoundary(32, BoundlessDAS(), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        learner.boundary.fill_(-3.0)
+    learner.schedule(1.0)
+    assert float(learner.boundary.detach()) == 0.0
+    assert learner.basis().shape == (1, 32)
 
 
 # -- what is left behind, and what is refused --

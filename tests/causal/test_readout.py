@@ -32,11 +32,11 @@ MATRICES: dict[tuple[str, str], Callable[[Any], torch.Tensor]] = {
 def task_of(kind: str, rows: int = 6) -> Task:
     right, wrong = [4 - i % 2 for i in range(rows)], [i % 2 for i in range(rows)]
     if kind == "vit":
-        pictures = [tiny.example(kind, rows, seed=s)["pixel_values"] for s in (0, 1)]
-        return Task.from_tensors(*pictures, right, wrong, argument="pixel_values")
+        one, two = (tiny.example(kind, rows, seed=s)["pixel_values"] for s in (0, 1))
+        return Task.from_tensors(one, two, right, wrong, argument="pixel_values")
     if kind == "perceptron":
-        features = [tiny.example(kind, rows, seed=s)["x"] for s in (0, 1)]
-        return Task.from_tensors(*features, right, wrong, argument="x")
+        one, two = (tiny.example(kind, rows, seed=s)["x"] for s in (0, 1))
+        return Task.from_tensors(one, two, right, wrong, argument="x")
     return Task.from_tokens(tiny.token_ids(rows, 7, 0), tiny.token_ids(rows, 7, 1), right, wrong)
 
 
@@ -89,6 +89,10 @@ def test_a_unit_that_is_cut_off_is_in_the_null_space() -> None:
 def test_the_residual_stream_has_no_matrix_and_gets_the_jacobian() -> None:
     found = read("gpt2", "blocks.1.resid_pre")
     assert (found.kind, found.reader) == ("jacobian", "the logits")
+
+
+def test_what_is_only_added_to_the_residual_stream_has_no_matrix_either() -> None:
+    assert read("gpt2", "blocks.1.mlp.out").kind == "jacobian"
 
 
 def test_the_jacobian_misses_nothing_that_moves_the_logits() -> None:

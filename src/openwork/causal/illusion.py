@@ -275,10 +275,11 @@ class Dissection:
             "basis": (("dimension", "channel"), self.split.full),
             **recoveries(self.moves, parts, self.place.how.seed),
         }
+        channels = self.place.channels
         coordinates = {
             "part": list(PARTS), "split": list(splits), "example": np.arange(parts.shape[1]),
             "split_of": ("example", np.where(self.moves.held_out, "held-out", "find")),
-            "dimensions": ("part", [*map(len, (self.split.full, self.split.row, self.split.null)), self.place.channels]),
+            "dimensions": ("part", [len(self.split.full), len(self.split.row), len(self.split.null), channels]),
         }  # fmt: skip
         readout = self.split.readout
         attributes = {

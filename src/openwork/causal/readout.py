@@ -88,7 +88,8 @@ def read_out(place: Place, batch: Batch) -> ReadOut:
 
     The linear map is looked for among the later sites of the block and the outputs of the module that takes the value
     in: it must be linear on random writes, act token by token, and carry every effect (with its value held, no write
-    reaches the logits). Of several, the one that reads least is taken. Residual streams and whatever else is read by
+    reaches the logits). Of several, the one that reads least is taken; one that only hands the value on, as a sum does,
+    is no read-out. Residual streams and whatever else is read by
     several things in a non-linear way get the Jacobian of the logits instead, averaged over clean and corrupted runs.
 
     Args:
@@ -117,8 +118,16 @@ def _linear(place: Place, batch: Batch) -> ReadOut | None:
         return None
     found = []
     for name, matrix in prober.matrices(readers).items():
-        found.append(ReadOut(str(place.site), name, "linear", matrix, prober.tolerance / 10))
-    return min(found, key=lambda readout: readout.rank)
+        if not _handed_on(matrix, prober.tolerance):
+            found.append(ReadOut(str(place.site), name, "linear", matrix, prober.tolerance / 10))
+    return min(found, key=lambda readout: readout.rank, default=None)
+
+
+def _handed_on(matrix: Float[np.ndarray, "out channel"], tolerance: float) -> bool:
+    """Whether every channel goes on as it is: the same tensor under another name, or added to the residual stream."""
+    large = np.abs(matrix) > 10 * tolerance * np.abs(matrix).max()
+    values = np.abs(matrix[large])
+    return bool((large.sum(0) == 1).all() and large.sum(1).max() == 1 and np.ptp(values) <= 1e-2 * values.max())
 
 
 _HEADS = ("batch", "position", "head")
