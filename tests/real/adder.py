@@ -42,7 +42,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, width: int, activation: str):
         super().__init__()
-        self.up, self.act, self.down = nn.Linear(width, 4 * width), ACTIVATIONS[activation](), nn.Linear(4 * width, width)
+        self.up, self.act, self.down = (
+            nn.Linear(width, 4 * width),
+            ACTIVATIONS[activation](),
+            nn.Linear(4 * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.act(self.up(x)))
@@ -91,7 +95,9 @@ def load(data: Path, run: str) -> Adder:
     for name, value in weights.items():
         if not name.endswith(".mask"):
             stem, _, leaf = name.rpartition(".")
-            ours[f"{stem}.{NAMES[leaf]}"] = value.flatten(0, -2) if value.ndim > 2 else value  # heads one below the other
+            ours[f"{stem}.{NAMES[leaf]}"] = (
+                value.flatten(0, -2) if value.ndim > 2 else value
+            )  # heads one below the other
     vocabulary, width = ours["embed.weight"].shape
     module = Adder(vocabulary, width, knobs["n_heads"], knobs["n_layers"], knobs["attn_coeff"], knobs["act_fn"])
     module.load_state_dict(ours)

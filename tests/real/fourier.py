@@ -21,7 +21,7 @@ import openwork as ow
 from openwork.network import Network, measure
 from openwork.network.apply import SourceRun
 from openwork.network.layout import Layout
-from openwork.task import Batch, Metric, Task
+from openwork.task import Batch, Inputs, Metric, Task
 
 from .adder import FOLDER, MODULUS, Adder, pairs, sums
 
@@ -79,6 +79,7 @@ def accuracies(
     net: Network, module: Adder, batch: Batch, bases: Iterable[Float[np.ndarray, "wave number"]], keep: bool
 ) -> Float[np.ndarray, "cell example"]:
     """Whether each example is answered rightly when the waves of each basis are projected out, or alone kept."""
+    assert isinstance(batch.clean, Inputs)
     ids, layout = torch.tensor(batch.clean.ids), Layout.full(len(batch), 2)
     sources = {
         f"basis {i}": SourceRun({"embed": filtered(module, ids, basis, keep)}, layout) for i, basis in enumerate(bases)

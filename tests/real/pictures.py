@@ -1,7 +1,8 @@
 """The residual networks of He et al. 2016 for CIFAR-10, trained, and test images (``vis_resnet_cifar10``).
 
 Stages of 16, 32 and 64 channels, each of n basic blocks, after a 3×3 convolution; where a stage halves the picture, the
-shortcut takes every second pixel and fills the new channels with zeros (option A of the paper). Average pooling, linear.
+shortcut takes every second pixel and fills the new channels with zeros (option A of the paper). Then average pooling
+and a linear map.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from openwork.network import Network
+from openwork.task import Task
 
 FOLDER, PICTURES = "vis_resnet_cifar10", "data_cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -66,7 +70,7 @@ def load(data: Path, layers: int = 20) -> ResNet:
     return module.eval()
 
 
-def test_images(data: Path) -> tuple[Tensor, Tensor]:
+def images_and_labels(data: Path) -> tuple[Tensor, Tensor]:
     """1,000 test images as the network reads them, (image, 3, 32, 32), and their classes, (image,)."""
     folder = data / PICTURES / "cifar10"
     pixels = np.array(Image.open(folder / "cifar10_batch_50.png").convert("RGB"))
@@ -74,3 +78,14 @@ def test_images(data: Path) -> tuple[Tensor, Tensor]:
     mean, sd = (torch.tensor(v)[:, None, None] for v in (MEAN, SD))
     labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     return (images - mean) / sd, torch.tensor(labels[-len(images) :])
+
+
+def classes(net: Network, images: Tensor, labels: Tensor, clean: str, corrupted: str) -> Task:
+    """Pairs of pictures of two classes, of those that the network classifies rightly."""
+    right = net.run({"images": images}).logits.argmax(-1) == labels
+    names = [CLASSES.index(name) for name in (clean, corrupted)]
+    rows = [torch.nonzero(right & (labels == name)).flatten() for name in names]
+    n = min(len(r) for r in rows)
+    pair = [images[r[:n]] for r in rows]
+    answers = ([name] * n for name in names)
+    return Task.from_tensors(*pair, *answers, argument="images", name=f"{clean} or {corrupted}")

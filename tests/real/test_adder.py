@@ -66,7 +66,7 @@ def test_accuracy_is_the_published_one(run: Runs, name: str) -> None:
 
 
 @every_run
-def test_few_frequencies_are_kept_and_everything_else_may_go(run: Runs, name: str) -> None:
+def test_the_found_frequencies_are_enough_and_needed(run: Runs, name: str) -> None:
     module, net, task, frequencies = (getattr(run(name), part) for part in ("module", "net", "task", "found"))
     assert set(frequencies) == FOUND.get(name, set(frequencies))
 
@@ -92,8 +92,8 @@ def test_few_frequencies_are_kept_and_everything_else_may_go(run: Runs, name: st
 
 
 @every_run
-def test_as_many_other_frequencies_carry_nothing(run: Runs, name: str) -> None:
-    """The null: of frequencies that were not found, as many as there are and those with most of the embedding."""
+def test_the_strongest_other_frequencies_are_not_enough(run: Runs, name: str) -> None:
+    """The null: of the frequencies that were not found, as many, those with most of the embedding."""
     module, net, task, found = (getattr(run(name), part) for part in ("module", "net", "task", "found"))
     others = [k for k in fourier.FREQUENCIES if k not in found]
     strongest = sorted(others, key=lambda k: -fourier.power(module, k))[: len(found)]
