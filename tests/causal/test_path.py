@@ -29,6 +29,9 @@ from ..network import oracle, tiny
 
 LENGTH, ROWS, BLOCKS = 7, 4, 3
 STATED = PathPatching(claims=0)
+QUICK = PathPatching(standard=Standard(alpha=0.2))
+"""25 controls."""
+FEW = PathPatching(standard=Standard(alpha=0.49))
 
 
 @cache
@@ -158,11 +161,10 @@ def heads(kind: str) -> int:
 
 
 def cases(kind: str) -> list[tuple[str, str]]:
-    groups = heads(kind)
-    receivers = [f"blocks.1.attn.q[{i}]" for i in (0, 3)] + [f"blocks.2.attn.q[{i}]" for i in (1, 2)]
-    receivers += [f"blocks.{b}.attn.{x}[{groups - 1}]" for b in (1, 2) for x in "kv"]
-    receivers += [f"blocks.{b}.mlp.in" for b in (0, 1, 2)] + ["logits"]
-    senders = ["blocks.0.attn.z[0]", "blocks.0.attn.z[3]", "blocks.1.attn.z[2]", "blocks.0.mlp.out", "blocks.1.mlp.out"]
+    last = heads(kind) - 1
+    receivers = ["blocks.1.attn.q[3]", "blocks.2.attn.q[1]", f"blocks.1.attn.k[{last}]", f"blocks.2.attn.v[{last}]"]
+    receivers += ["blocks.0.mlp.in", "blocks.1.mlp.in", "blocks.2.mlp.in", "logits"]
+    senders = ["blocks.0.attn.z[3]", "blocks.1.attn.z[2]", "blocks.0.mlp.out"]
     out = []
     for s in senders:
         for r in receivers:
@@ -273,7 +275,7 @@ def test_the_last_mlp_acts_on_the_logits_and_nothing_else(kind: str) -> None:
 def test_all_heads_together_are_the_whole_attention() -> None:
     for kind in ("gpt2", "gemma2"):
         values = [
-            patch_path(opened(kind), task_of(), sender, ["blocks.1.attn.q", "blocks.2.mlp.in"]).table["value"]
+            patch_path(opened(kind), task_of(), sender, ["blocks.1.attn.q", "blocks.2.mlp.in"], FEW).table["value"]
             for sender in ("blocks.0.attn.z", "blocks.0.attn.out", ["blocks.0.attn.z[0-1]", "blocks.0.attn.z[2,3]"])
         ]
         for other in values[1:]:
@@ -283,7 +285,7 @@ def test_all_heads_together_are_the_whole_attention() -> None:
 def test_everything_before_a_receiver_makes_it_read_what_it_reads_in_the_other_run() -> None:
     task, net = task_of(), opened("llama")
     senders = ["blocks.0.resid_pre", "blocks.0.attn.z", "blocks.0.mlp.out"]
-    path = patch_path(net, task, senders, "blocks.1.attn.q|k|v").table["value"].to_numpy()
+    path = patch_path(net, task, senders, "blocks.1.attn.q|k|v", FEW).table["value"].to_numpy()
     batch = task.split("held-out")
     whole = network.measure(net, batch, task.metric, [[Patch("blocks.1.attn.in", source="corrupted")]]).values[0]
     np.testing.assert_allclose(path, whole, atol=1e-5)
@@ -319,7 +321,7 @@ def test_nothing_reads_what_comes_later() -> None:
 def test_norms_behind_the_sum_and_images_have_paths_too(kind: str) -> None:
     if kind == "vit":
         pixels = [tiny.example("vit", ROWS, seed=seed)["pixel_values"] for seed in (0, 5)]
-        task = Task.from_tensors(*pixels, [0, 1, 2, 3], [1, 2, 3, 4], held_out=[2, 3])
+        task = Task.from_tensors(pixels[0], pixels[1], [0, 1, 2, 3], [1, 2, 3, 4], held_out=[2, 3])
     else:
         task = task_of()
     table = patch_edges(opened(kind), task, ("blocks.0.attn.z", "blocks.2.mlp.out"), method=STATED).table
@@ -357,7 +359,7 @@ SENDERS = ("embed", "blocks.*.attn.z")
 
 
 def test_the_planted_edges_stand_out() -> None:
-    result = patch_edges(planted(True), broken_pairs(), SENDERS)
+    result = patch_edges(planted(True), broken_pairs(), SENDERS, method=QUICK)
     share = result.table["share"]
     edges = [
         (str(share["sender"][s].item()), str(share["receiver"][r].item()))
@@ -373,15 +375,15 @@ def test_the_planted_edges_stand_out() -> None:
 
 
 def test_a_planted_path_is_supported_and_its_neighbour_is_not() -> None:
-    good = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[2]", "blocks.1.attn.k[7]")
+    good = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[2]", "blocks.1.attn.k[7]", QUICK)
     assert [f.verdict for f in good.findings] == ["supported"]
     np.testing.assert_allclose(good.table["effect"].mean(), good.table["total"].mean(), rtol=0.2)
-    bad = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[3]", "blocks.1.attn.k[7]")
+    bad = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[3]", "blocks.1.attn.k[7]", QUICK)
     assert [f.verdict for f in bad.findings] == ["rejected"]
 
 
 def test_the_copy_without_the_mechanism_has_no_edge() -> None:
-    result = patch_edges(planted(False), broken_pairs(), SENDERS)
+    result = patch_edges(planted(False), broken_pairs(), SENDERS, method=QUICK)
     assert len(result.findings) == 3
     assert all(finding.verdict != "supported" for finding in result.findings)
 
@@ -405,8 +407,9 @@ def test_matched_paths_are_different_and_as_far_apart() -> None:
     found = alike(wiring, route, 40, np.random.default_rng(0))
     assert len(found) == 40
     for other in found:
-        apart = [n.site.block - other.receivers[0].site.block for n in other.senders if n.site.block is not None]
-        assert apart == [-1, -1]
+        end = other.receivers[0].site.block
+        assert end is not None
+        assert [n.site.block for n in other.senders] == [end - 1, end - 1]
         assert [n.site.kind for n in other.senders] == ["attn.z", "attn.z"]
         assert [n.where for n in other.senders] == [n.where for n in senders]
         assert (set(other.senders), set(other.receivers)) != (set(senders), set(route.receivers))
@@ -460,7 +463,7 @@ def test_a_matrix_without_any_edge_is_refused() -> None:
 def test_a_network_of_other_streams_is_refused() -> None:
     net = network.open(tiny.build("pictures"), example=tiny.example("pictures"), name="pictures")
     pixels = [tiny.example("pictures", ROWS, seed=seed)["pixels"] for seed in (0, 5)]
-    task = Task.from_tensors(*pixels, [0, 1, 2, 3], [1, 2, 3, 4], argument="pixels", held_out=[2, 3])
+    task = Task.from_tensors(pixels[0], pixels[1], [0, 1, 2, 3], [1, 2, 3, 4], argument="pixels", held_out=[2, 3])
     with pytest.raises(SiteRefused, match="need a stream"):
         patch_path(net, task, "blocks.0.mixer.out", "logits")
 
@@ -479,7 +482,7 @@ def test_knobs_outside_their_range_are_refused(knobs: Mapping[str, Any]) -> None
 
 
 def test_standard_of_claims_is_that_of_the_method() -> None:
-    method = PathPatching(standard=Standard(min_share=0.5, min_examples=2))
+    method = PathPatching(standard=Standard(min_share=0.5, alpha=0.2, min_examples=2))
     finding = patch_path(planted(True), broken_pairs(), "blocks.0.attn.z[2]", "blocks.1.attn.k[7]", method).findings[0]
     assert finding.criteria is not None
     assert finding.criteria.min_examples == 2

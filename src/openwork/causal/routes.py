@@ -130,7 +130,7 @@ class Router:
         values, done = np.empty((len(routes), len(self.batch))), 0
         for part in self._parts(by_senders, routes, plain):
             sources: dict[str, Any] = {}
-            cells: list[list[Edit]] = []
+            cells: list[Sequence[Edit]] = []
             numbers: list[int] = []
             for place, senders in enumerate(part):
                 mine, name = by_senders[senders], f"senders {place}"
