@@ -83,7 +83,7 @@ def test_code_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_every_page_is_reached_from_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert {path.name for path in PAGES[1:]} - {"index.md"} == set(re.findall(r"\]\((\w+\.md)\)", index))
+    assert {path.name for path in PAGES[1:]} - {"index.md"} == set(re.findall(r"\]\(([\w-]+\.md)\)", index))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
