@@ -164,6 +164,16 @@ def test_rows_differ_at_the_copied_token_alone(task):
         assert last == len(clean) - 1
 
 
+def test_pairs_come_from_few_tokens_that_stand_nowhere_else():
+    task = induction_task(pairs=4)
+    for row, ids in enumerate(task.clean.ids):  # type: ignore[union-attr]
+        previous, copied, last = (task.clean.groups[g][row][0] for g in ("previous", "copied", "last"))
+        assert {p for p in range(len(ids)) if ids[p] < 8} == {previous, copied, last}
+        assert ids[previous] == ids[last] < 4 <= ids[copied] == task.answer[row]
+        assert 4 <= task.wrong[row] < 8
+    assert set(task.answer) == set(task.wrong) == {4, 5, 6, 7}
+
+
 def test_several_heads_share_the_work_and_are_all_known():
     network = Induction(plant=Plant((0, 1), (3, 4, 5), heads=6, uneven=0.5, mlp=16)).eval()
     assert len(network.known.sites) == 5
@@ -187,7 +197,7 @@ def test_heads_that_do_not_exist_are_refused(bad):
         Plant(**bad)
 
 
-@pytest.mark.parametrize("bad", [{"span": 48}, {"span": 4}, {"repeated": 1}])
+@pytest.mark.parametrize("bad", [{"span": 48}, {"span": 4}, {"repeated": 1}, {"pairs": 1}, {"pairs": 18}])
 def test_spans_that_do_not_fit_are_refused(bad):
     with pytest.raises(BadInput, match="repeated < span < vocabulary"):
         induction_task(**bad)

@@ -208,7 +208,7 @@ def test_two_stores_do_not_need_each_other():
             assert gone / clean == pytest.approx(float(layer != other), abs=0.1)
 
 
-def test_pairs_differ_in_the_subject_alone(facts, signs):
+def test_pairs_differ_in_the_subject_alone(facts: Any, signs: Any) -> None:
     for task in (facts, signs):
         for row, (clean, corrupted) in enumerate(zip(task.clean.ids, task.corrupted.ids, strict=True)):
             assert [i for i in range(LENGTH) if clean[i] != corrupted[i]] == list(task.clean.groups["subject"][row])

@@ -127,7 +127,9 @@ def _input(z: Site, part: str) -> Site:
     return Site(z.path.removesuffix("z") + part, z.index)
 
 
-def induction_task(vocabulary: int = 48, n: int = 64, seed: int = 0, span: int = 12, repeated: int = 4) -> Task:
+def induction_task(
+    vocabulary: int = 48, n: int = 64, seed: int = 0, span: int = 12, repeated: int = 4, pairs: int = 0
+) -> Task:
     """Random tokens, some of which are repeated, and the twin in which the repeated pair is broken.
 
     A row is `span` distinct tokens, then `repeated` of them again, from a random place. Its last token A stood earlier
@@ -140,6 +142,8 @@ def induction_task(vocabulary: int = 48, n: int = 64, seed: int = 0, span: int =
         seed: of the tokens and of the split.
         span: how many distinct tokens.
         repeated: how many of them again.
+        pairs: if above 0, A comes from the first so many tokens, B and the wrong answer from as many after those, and
+            none of these stands anywhere else, so that examples agree in A, or in B, by chance.
 
     Returns:
         the task, half of it held out.
@@ -147,14 +151,21 @@ def induction_task(vocabulary: int = 48, n: int = 64, seed: int = 0, span: int =
     Raises:
         BadInput: if the span does not fit into the vocabulary or has no room for the repetition.
     """
-    if not 2 <= repeated < span < vocabulary:
-        raise BadInput(f"expected 2 <= repeated < span < vocabulary; got {repeated}, {span} and {vocabulary}")
+    if not 2 <= repeated < span < vocabulary - 2 * pairs or pairs == 1:
+        raise BadInput(
+            f"expected 2 <= repeated < span < vocabulary - 2 * pairs, and no single pair; got {repeated}, {span}, "
+            f"{vocabulary} and {pairs}"
+        )
     generator = torch.Generator().manual_seed(seed)
     clean, corrupted, right, wrong, place = [], [], [], [], []
     for _ in range(n):
-        *tokens, other = torch.randperm(vocabulary, generator=generator)[: span + 1].tolist()
+        drawn = torch.randperm(vocabulary - 2 * pairs, generator=generator)[: span + 1] + 2 * pairs
+        *tokens, other = drawn.tolist()
         start = int(torch.randint(0, span - repeated, (1,), generator=generator))
         k = start + repeated - 1
+        if pairs:
+            tokens[k] = int(torch.randint(0, pairs, (1,), generator=generator))
+            tokens[k + 1], other = (torch.randperm(pairs, generator=generator)[:2] + pairs).tolist()
         broken = [*tokens[: k + 1], other, *tokens[k + 2 :]]
         clean.append([*tokens, *tokens[start : k + 1]])
         corrupted.append([*broken, *tokens[start : k + 1]])
