@@ -138,7 +138,7 @@ def test_roles_of_tokens_follow_the_subject() -> None:
 
 @cache
 def fact(planted: bool, layer: int = 1) -> Result:
-    module = PlantedFact((Store(layer),), planted=planted).eval()
+    module = PlantedFact((Store(layer),), blocks=4, planted=planted).eval()
     net = network.open(module, example={"input_ids": torch.arange(8)[None]})
     return trace(net, fact_task(module, 44), method=Tracing(samples=1, window=1, standard=FAST))
 
@@ -153,7 +153,7 @@ def test_the_mlp_that_stores_the_facts_is_found(layer: int) -> None:
     assert np.abs(share.sel(kind="mlp.out", place=["next token", "further tokens", "answer"])).max() < 0.1
     assert share.sel(kind="attn.out", place="answer").to_numpy().argmax() == 3
     states = share.sel(kind="resid_post", place="last of subject").to_numpy()
-    np.testing.assert_allclose(states, [1, 1, 1, 0, 0], atol=0.1)
+    np.testing.assert_allclose(states, [1, 1, 1, 0], atol=0.1)
     claims = {f.claim.split()[1]: f.verdict for f in found.findings}
     assert claims[f"blocks.{layer}.mlp.out"] is Verdict.SUPPORTED
     assert claims["blocks.3.attn.out"] is Verdict.SUPPORTED
@@ -167,7 +167,7 @@ def test_nothing_is_claimed_of_the_copy_that_stores_no_facts() -> None:
 
 
 def test_a_state_that_holds_no_facts_is_rejected() -> None:
-    module = PlantedFact().eval()
+    module = PlantedFact(blocks=4).eval()
     net = network.open(module, example={"input_ids": torch.arange(8)[None]})
     method = Tracing(samples=1, window=1, kinds=("mlp.out",), standard=FAST)
     found = trace(net, fact_task(module, 44), places=["next token", 0], method=method)
