@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -21,8 +22,8 @@ from openwork.finding import Verdict
 from openwork.task import Batch, Inputs
 
 MOVER = "blocks.1.attn.z[2]"
-HOW = DAS(where="last", standard=Standard(alpha=0.2), steps=60, rate=0.05, shuffles=1)
-SOFT = BoundlessDAS(where="last", standard=Standard(alpha=0.2), steps=60, rate=0.05, shuffles=1)
+HOW = DAS(where="last", standard=Standard(alpha=0.3), steps=25, batch=8, rate=0.08, shuffles=1)
+SOFT = BoundlessDAS(where="last", standard=Standard(alpha=0.3), steps=25, batch=8, rate=0.08, shuffles=0)
 
 
 def pairs_at(site: str, group: str) -> Pairs:
@@ -126,7 +127,7 @@ def test_an_illusion_is_flagged_when_it_is_what_was_learned(monkeypatch: pytest.
 
 def test_nothing_is_found_on_the_copy_without_the_mechanism() -> None:
     _, net, task = planted(False)
-    found = das(net, task, MOVER, HOW)
+    found = das(net, task, MOVER, replace(HOW, steps=12))
     assert found.findings[0].verdict is not Verdict.SUPPORTED
 
 
@@ -174,7 +175,7 @@ def test_a_cold_boundary_is_a_swap_of_the_first_rotated_channels() -> None:
 def test_a_price_closes_the_boundary() -> None:
     sizes = []
     for price in (0.0, 100.0):
-        how = BoundlessDAS(price=price, steps=30, rate=0.05, batch=4)
+        how = BoundlessDAS(price=price, steps=15, rate=0.08, batch=2)
         learner = SoftBoundary(32, how, torch.Generator().manual_seed(0))
         train(pairs_at(MOVER, "last"), learner, how, 0)
         sizes.append(len(learner.basis()))

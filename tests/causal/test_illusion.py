@@ -15,7 +15,7 @@ from openwork.direction import Direction
 from openwork.errors import BadInput, UnknownName
 from openwork.finding import Verdict
 
-HOW = IllusionCheck(where="subject", standard=Standard(alpha=0.2))
+HOW = IllusionCheck(where="subject", standard=Standard(alpha=0.4))
 
 
 def known(name: str) -> np.ndarray:

@@ -23,7 +23,7 @@ from openwork.network import Network
 from openwork.task import Task
 from openwork.zoo.planted import MINUS, PLUS, SUBJECTS
 
-HOW = Interchange(pairs=60, standard=Standard(alpha=0.2))
+HOW = Interchange(pairs=50, standard=Standard(alpha=0.3))
 SITE = "blocks.0.mlp.hidden"
 
 

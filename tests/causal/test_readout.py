@@ -57,7 +57,11 @@ def same_span(found: np.ndarray, matrix: torch.Tensor) -> bool:
     return len(found) == len(rows) and np.allclose(found.T @ found, rows.T @ rows, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "site"), MATRICES, ids=lambda value: value)
+SLOWER = ("falcon", "vit")
+CASES = [pytest.param(*case, marks=pytest.mark.extended if case[0] in SLOWER else ()) for case in MATRICES]
+
+
+@pytest.mark.parametrize(("kind", "site"), CASES, ids=lambda value: value)
 def test_the_row_space_is_that_of_the_matrix_in_the_network(kind: str, site: str) -> None:
     module, _ = opened(kind)
     found = read(kind, site)

@@ -18,7 +18,7 @@ from openwork.errors import BadInput, UnknownName
 from openwork.finding import Verdict
 
 SITE = "blocks.0.mlp.hidden"
-HOW = SubspaceSwap(where="subject", standard=Standard(alpha=0.2))
+HOW = SubspaceSwap(where="subject", standard=Standard(alpha=0.3))
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def test_effects_are_those_of_hooks_placed_by_hand(causal: Result) -> None:
 
 def test_controls_are_random_subspaces_measured_on_the_same_examples(causal: Result) -> None:
     module, net, task = planted()
-    vectors = Place.of(net, SITE, HOW).random(25, 1, HOW.seed)
+    vectors = Place.of(net, SITE, HOW).random(17, 1, HOW.seed)
     by_hand = swapped_by_hand(module, module.block(0).layers[1], task, "subject", vectors[3])
     held = causal.table["split_of"].to_numpy() == "held-out"
-    assert causal.table.sizes["control"] == 25
+    assert causal.table.sizes["control"] == 17
     assert float(causal.table["control"].sel(split="held-out")[3]) == pytest.approx(by_hand[held].mean(), abs=1e-4)
     assert float(causal.table["control"].sel(split="find")[3]) == pytest.approx(by_hand[~held].mean(), abs=1e-4)
 
@@ -71,7 +71,7 @@ def test_a_swap_takes_the_projection_of_the_source_and_leaves_the_rest() -> None
 
 def test_other_way_round_the_clean_run_is_edited_and_the_effect_is_still_towards_the_source() -> None:
     module, net, task = planted()
-    how = SubspaceSwap(where="subject", base="clean", standard=Standard(alpha=0.2))
+    how = SubspaceSwap(where="subject", base="clean", standard=Standard(alpha=0.3))
     found = subspace(net, task, module.known.directions["causal"], how)
     assert float(found.table["recovery"].sel(part="full", split="held-out")) == pytest.approx(1.0, abs=0.01)
     assert "towards the corrupted run" in found.findings[0].claim
