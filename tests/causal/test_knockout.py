@@ -258,7 +258,7 @@ def test_the_planted_pathway_is_enough_and_random_edges_are_not() -> None:
 
 @pytest.mark.parametrize("flows", [[PATHWAY[0], APART], [Flow("last", None, 1, 1), APART]])
 def test_half_the_pathway_is_not_enough(flows: list[Flow]) -> None:
-    result = keep_pathway(planted(), task(), flows, Keeping(standard=QUICK))
+    result = keep_pathway(planted(), task(), flows, Keeping(standard=Standard(alpha=0.49)))
     assert result.findings[0].verdict != "supported"
     assert result.table["right"].mean() < 0.3
 
