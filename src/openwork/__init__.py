@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Set,
         Substitute,
         SwapAlong,
+        Twin,
         edits_from_json,
         edits_to_json,
     )
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_EDITS = "Ablate Add Array Custom Edit KnockOut Patch Project Scale Set Substitute SwapAlong"
+_EDITS = "Ablate Add Array Custom Edit KnockOut Patch Project Scale Set Substitute SwapAlong Twin"
 _HOMES: dict[str, str] = {
     "circuit": "Circuit Node",
     "dictionary": "Dictionary",
@@ -91,6 +92,7 @@ __all__ = [
     "Substitute",
     "SwapAlong",
     "Task",
+    "Twin",
     "Where",
     "__version__",
     "causal",

@@ -120,7 +120,7 @@ class Edit:
                 value = str(value)
             elif isinstance(value, Where):
                 value = {f.name: getattr(value, f.name) for f in fields(value)}
-            elif isinstance(value, Array):
+            elif isinstance(value, (Array, Edit)):
                 value = value.to_json()
             record[item.name] = value
         return record
@@ -274,6 +274,35 @@ class Substitute(Edit):
 
 
 @dataclass(frozen=True)
+class Twin(Edit):
+    """The matched control of another edit: wherever that changes a token, a change as long, in one random direction.
+
+    The direction is the same for all tokens of all rows. Tokens that the other edit leaves alone are left alone.
+
+    Args:
+        of: the other edit; its site is taken unless one is given, and so is its place.
+        seed: of the direction.
+    """
+
+    site: Any = None
+    of: Any = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Edit) or isinstance(self.of, (KnockOut, Substitute, Twin)):
+            raise BadInput(f"expected of= as an edit that writes values of its site; got {self.of!r}")
+        if self.site is None:
+            object.__setattr__(self, "site", self.of.site)
+            object.__setattr__(self, "where", self.of.where)
+        super().__post_init__()
+        object.__setattr__(self, "serialisable", self.of.serialisable)
+
+    @property
+    def needs(self) -> str | None:
+        return self.of.needs
+
+
+@dataclass(frozen=True)
 class Custom(Edit):
     """The escape hatch: ``fn(value) -> value`` on the whole tensor of the site, which has no JSON form."""
 
@@ -287,7 +316,7 @@ class Custom(Edit):
 
 
 EDITS: dict[str, type[Edit]] = {
-    cls.__name__: cls for cls in (Patch, Ablate, Set, Add, Scale, Project, SwapAlong, KnockOut, Substitute)
+    cls.__name__: cls for cls in (Patch, Ablate, Set, Add, Scale, Project, SwapAlong, KnockOut, Substitute, Twin)
 }
 
 
@@ -331,6 +360,8 @@ def _value(kind: str, item: Field[Any], value: Any) -> Any:
         return value
     if "sha256" in value:
         return Array.from_json(value)
+    if "edit" in value:
+        return edit_from_json(value)
     unknown = set(value) - {f.name for f in fields(Where)}
     if unknown:
         raise BadInput(f"expected {item.name!r} in the record of {kind} to be an array or a place; got {value!r}")

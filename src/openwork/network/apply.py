@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from openwork.edit import (
     Set,
     Substitute,
     SwapAlong,
+    Twin,
 )
 from openwork.errors import BadInput, Misaligned
 from openwork.network.layout import Layout
@@ -236,7 +237,7 @@ def _aligned(
     )
     same_rows = source.shape[0] == 1 or layout.lengths == context.rows.lengths
     if plain and same_rows and layout.offsets == context.rows.offsets and source.shape[1:] == part.shape[1:]:
-        return source
+        return source.clone() if mask is None else source  # networks that add in place must not change the source
     if "key" in context.axes:
         raise Misaligned(
             f"expected source and inputs of equal lengths to patch {context.site}; "
@@ -380,6 +381,19 @@ def _knock_out(edit: KnockOut, scores: Tensor, context: Context, step: int) -> T
     return scores.masked_fill(cut | hidden, -torch.inf)
 
 
+def _twin(edit: Twin, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    inner = replace(edit.of, site=edit.site, where=edit.where)
+    change = (_fitting(inner, _COMPUTE[type(inner)](inner, part, mask, context), part, context) - part).float()
+    axis = context.column_axis()
+    kept = 1 if axis is None else 2
+    moved = change if axis is None else change.movedim(axis, 1)
+    size = moved.flatten(kept).norm(dim=kept) if moved.ndim > kept else moved.abs()
+    direction = torch.randn(moved.shape[kept:], generator=torch.Generator().manual_seed(edit.seed)).to(moved)
+    direction = direction / direction.norm()
+    new = size.reshape(*size.shape, *[1] * (moved.ndim - kept)) * direction
+    return part + (new if axis is None else new.movedim(1, axis)).to(part.dtype)
+
+
 def _tensor(array: Any, like: Tensor) -> Tensor:
     """An array of an edit on the device and in the dtype of the value it meets."""
     return torch.from_numpy(array.numpy()).to(device=like.device, dtype=like.dtype)
@@ -396,4 +410,5 @@ _COMPUTE: dict[type[Edit], Callable[..., Tensor]] = {
     Substitute: _substitute,
     Custom: _custom,
     KnockOut: _custom,
+    Twin: _twin,
 }

@@ -6,8 +6,11 @@ certificates allow; see `openwork.network.replay`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,26 +21,29 @@ from torch import Tensor
 from openwork.edit import UNEDITED, Edit, Substitute
 from openwork.errors import BadInput, EditMissed, Misaligned, UnknownName
 from openwork.network.apply import SourceRun
-from openwork.network.certify import first_output
 from openwork.network.layout import Layout
 from openwork.network.memory import parse_bytes
 from openwork.network.replay.certificate import NotReplayable, Suffixes
+from openwork.network.replay.prefix import Entries, Prefix
 from openwork.network.replay.reading import Reading
+from openwork.network.replay.saved import Saved, cells_as_json
 from openwork.network.replay.schedule import Job, Schedule, places_of
 from openwork.network.replay.stacked import Row, Stack
 from openwork.network.replay.suffix import Suffix
-from openwork.network.replay.tail import uncached
+from openwork.network.replay.unedited import Unedited, run_unedited
 from openwork.network.replay.writes import Writer, planned, resolved
 from openwork.network.run import Run
-from openwork.task import Batch, Inputs, Metric
+from openwork.network.timeline import Span
+from openwork.store.hashing import hash_json, hash_state
+from openwork.task import Batch, Inputs, Metric, Tensors
 
 if TYPE_CHECKING:
     from openwork.network.network import Network
 
 Base = Literal["clean", "corrupted"]
 Tick = Callable[[float], None]
-TOKENS = 2048
-"""Tokens of one stacked pass, at most, unless a single cell has more."""
+TOKENS, TOKENS_ON_DEVICE = 2048, 16384
+"""Positions of one pass of whole rows, at most, unless a single cell has more."""
 
 
 def silent(share: float) -> None:
@@ -53,6 +59,7 @@ class Measured:
         reached: (cell, example) whether the cell's edits select anything in the example.
         base: (example,) the metric of the unedited run.
         how: for each cell ``positions``, ``layers``, ``full`` or ``same``: what was computed again for it.
+        unedited: the metric of the unedited ``clean`` and ``corrupted`` runs, as far as they were run.
         notes: what else is to be said of how it was computed.
     """
 
@@ -60,6 +67,7 @@ class Measured:
     reached: Bool[np.ndarray, "cell example"]
     base: Float[np.ndarray, " example"]
     how: list[str]
+    unedited: dict[str, Float[np.ndarray, " example"]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,6 +81,7 @@ def measure(
     sources: Mapping[str, Any] | None = None,
     surrogates: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     memory: str | int | None = None,
+    to: str | Path | None = None,
     tick: Tick = silent,
 ) -> Measured:
     """Measure every example under every cell of edits.
@@ -87,6 +96,7 @@ def measure(
             ``corrupted`` are those of the batch, ``unedited`` is the unedited run of the base.
         surrogates: the functions that `Substitute` edits name.
         memory: a budget such as ``"4GiB"`` for what runs at once.
+        to: a folder that keeps what was computed, so that the same call goes on after an interruption.
         tick: told the share that is done.
 
     Returns:
@@ -95,14 +105,14 @@ def measure(
     Raises:
         EditMissed: for a cell that selects nothing in any example.
         Misaligned: if clean and corrupted rows that a patch aligns differ in length.
+        OutputOccupied: if `to` holds something else.
         BadInput: if the metric is not finite, a cell is empty, or not even one cell fits the budget.
         UnknownName: for a site, source or surrogate that does not exist.
     """
     if any(not cell for cell in cells):
         raise BadInput("expected at least one edit in every cell; got an empty one")
-    return _Measurement(net, batch, metric, base, sources or {}, surrogates or {}, memory).run(
-        [resolved(cell, net) for cell in cells], tick
-    )
+    measurement = _Measurement(net, batch, metric, base, sources or {}, surrogates or {}, memory)
+    return measurement.run([resolved(cell, net) for cell in cells], tick, to)
 
 
 def suffixes(net: Network) -> Suffixes | str:
@@ -135,77 +145,118 @@ class _Measurement:
         self.surrogates = surrogates
         self.layout: Layout = net.preparer.prepare(self.inputs).layout
         self.budget = None if memory is None else parse_bytes(memory)
+        tokens = isinstance(self.inputs, Inputs) and not any(self.layout.offsets)
+        plan = suffixes(net) if tokens else "the inputs are no rows of tokens"
+        self.plan = plan if isinstance(plan, Suffixes) else None
+        self.notes: dict[str, Any] = {} if isinstance(plan, Suffixes) else {"not replayed because": plan}
+        self.metrics: dict[str, Float[np.ndarray, " example"]] = {}
+        self.prefix: Prefix | None = None
 
-    def run(self, cells: Sequence[tuple[Edit, ...]], tick: Tick) -> Measured:
+    def run(self, cells: Sequence[tuple[Edit, ...]], tick: Tick, to: str | Path | None) -> Measured:
         net, n = self.net, len(self.batch)
-        sources, run = self._sources(cells)
-        base = self.reading.values(first_output(run.output), range(n)).numpy()
-        writer = Writer(net, self.layout, run.values, sources, self.surrogates)
-        values = np.tile(base, (len(cells), 1))
+        base, sources = self._unedited(cells)
+        writer = Writer(net, self.layout, base.values, sources, self.surrogates)
+        values = np.tile(base.metric, (len(cells), 1))
         reached = np.ones((len(cells), n), dtype=bool)
         how = ["full"] * len(cells)
-        stack = Stack(net, self.inputs, sources, self.surrogates)
-        plan = suffixes(net)
         waiting: list[tuple[int, Row]] = []
         jobs: list[Job] = []
+        alone: list[int] = []
         for number, cell in enumerate(cells):
             reached[number] = self._reached(writer, cell)
             if not reached[number].any():
                 raise EditMissed(f"{cell[0]} reaches no token of any of the {n} examples")
             if any(isinstance(e, Substitute) or net.map.info(e.site.path).axes[0] != "batch" for e in cell):
-                alone = net.run(self.inputs, edits=cell, sources=self.given, surrogates=self.surrogates)
-                values[number] = self.reading.values(alone.logits, range(n)).numpy()
-                continue
-            if planned(cell, net):
+                alone.append(number)
+            elif not planned(cell, net):
+                waiting.append((number, Row(range(n), edits=cell)))
+            else:
                 first, *rest = cell
                 writes = [writer.write(first), *(writer.overwrite(edit) for edit in rest)]
                 rows = sorted({row for write in writes for row in write.rows})
+                places = places_of(self.plan, writes) if self.plan is not None else None
                 if not rows:
                     how[number] = "same"
-                    continue
-                places = places_of(plan, writes) if isinstance(plan, Suffixes) and self.plain else None
-                if places is None:
+                elif places is None:
                     waiting.append((number, Row(rows, writes=writes)))
                 else:
                     how[number] = "positions"
                     jobs.append(Job(number, rows, writes, places))
-            else:
-                waiting.append((number, Row(range(n), edits=cell)))
-        notes: dict[str, Any] = {}
-        if isinstance(plan, str):
-            notes["full because"] = plan
-        done, total = 0, sum(len(job.examples) for job in jobs) + sum(len(row.examples) for _, row in waiting)
-        if jobs:
-            assert isinstance(plan, Suffixes)
-            kwargs = uncached(net, net.preparer.prepare(self.inputs).kwargs)
-            entered = list(dict.fromkeys(place.site for job in jobs for place in job.places))
-            suffix = Suffix(net, plan, kwargs, torch.tensor(self.batch.at), entered)
-            for job, examples, found in Schedule(net, plan, suffix, self.reading, self.budget).run(jobs):
-                values[job.cell, examples] = found.numpy()
+        saved = None if to is None else Saved.at(to, self._key(cells, sources), values.shape)
+        if saved is not None:
+            values = np.where(saved.done, saved.values, values)
+            jobs = [j for job in jobs if (j := job.without(saved.done[job.cell])) is not None]
+            waiting = [(number, row) for number, row in waiting if not saved.done[number, list(row.examples)].all()]
+            alone = [number for number in alone if not saved.done[number].all()]
+        self._prefix(waiting, how)
+        done = 0
+        total = n * len(alone) + sum(len(x.examples) for x in jobs) + sum(len(row.examples) for _, row in waiting)
+        with nullcontext() if saved is None else saved.writing():
+            for cell, examples, found in self._all(cells, jobs, waiting, alone, base, sources):
+                values[cell, examples] = found.numpy()
+                if saved is not None:
+                    saved.put(cell, examples, found.numpy())
                 done += len(examples)
-                tick(done / total)
-            full = len(jobs) * sum(self.layout.lengths) * len(plan.stages)
-            notes |= {"replayed tokens": suffix.tokens, "tokens of full passes": full}
-            notes["certificate"] = max(plan.residuals.values())
+                tick(min(1.0, done / total))
+        return Measured(values, reached, base.metric, how, self.metrics, self.notes)
+
+    def _key(self, cells: Sequence[tuple[Edit, ...]], sources: Mapping[str, SourceRun]) -> dict[str, Any]:
+        """All that the values depend on."""
+        read = {f"{name} {site}": value for name, run in sources.items() for site, value in run.values.items()}
+        return {
+            "model": hash_state(self.net.root.state_dict()), "examples": hash_inputs(self.inputs), "base": self.base,
+            "answers": [self.batch.answer, self.batch.wrong, self.batch.at], "metric": self.reading.metric.name,
+            "sources": hash_state(read), "cells": cells_as_json(cells), "dtype": str(self.net.dtype),
+        }  # fmt: skip
+
+    def _all(
+        self,
+        cells: Sequence[tuple[Edit, ...]],
+        jobs: Sequence[Job],
+        waiting: Sequence[tuple[int, Row]],
+        alone: Sequence[int],
+        base: Unedited,
+        sources: Mapping[str, SourceRun],
+    ) -> Iterator[tuple[int, Sequence[int], Float[Tensor, " example"]]]:
+        """Every value that an edit may have changed: (cell, examples, values)."""
+        net, n = self.net, len(self.batch)
+        if jobs:
+            assert self.plan is not None
+            assert base.recording is not None
+            suffix = Suffix(net, self.plan, base.recording, torch.tensor(self.batch.at))
+            for job, examples, found in Schedule(net, self.plan, suffix, self.reading, self.budget).run(jobs):
+                yield job.cell, examples, found
+            full = len(jobs) * sum(self.layout.lengths) * len(self.plan.stages)
+            self.notes |= {"replayed tokens": suffix.tokens, "tokens of full passes": full}
+            self.notes["certificate"] = max(self.plan.residuals.values())
+        stack = Stack(net, self.inputs, sources, self.surrogates, self.prefix)
         for part in self._parts(waiting):
             logits = stack.run([row for _, row in part])
-            examples = [e for _, row in part for e in row.examples]
-            found = self.reading.values(logits, examples).numpy()
+            found = self.reading.values(logits, [e for _, row in part for e in row.examples])
             start = 0
             for number, row in part:
-                values[number, list(row.examples)] = found[start : start + len(row.examples)]
+                yield number, row.examples, found[start : start + len(row.examples)]
                 start += len(row.examples)
-            done += start
-            tick(done / total)
-        return Measured(values, reached, base, how, notes)
+        for number in alone:
+            run = net.run(self.inputs, edits=cells[number], sources=self.given, surrogates=self.surrogates)
+            yield number, range(n), self.reading.values(run.logits, range(n))
 
-    @property
-    def plain(self) -> bool:
-        """Whether the inputs are rows of tokens without left padding and nothing else."""
-        return isinstance(self.inputs, Inputs) and not any(self.layout.offsets)
+    def _prefix(self, waiting: list[tuple[int, Row]], how: list[str]) -> None:
+        """Sort whole rows by where they enter, and record what comes before."""
+        net = self.net
+        waiting.sort(key=lambda x: min(net.map.order(site) for site in x[1].sites))
+        entered = dict.fromkeys(first_site(row, net) for _, row in waiting)
+        if not entered:
+            return
+        net.entries = net.entries or Entries(net)
+        self.prefix = Prefix(net.entries, net.preparer.prepare(self.inputs), len(self.batch), entered)
+        for number, row in waiting:
+            if self.prefix.saves(first_site(row, net)):
+                how[number] = "layers"
 
-    def _sources(self, cells: Sequence[tuple[Edit, ...]]) -> tuple[dict[str, SourceRun], Run]:
-        """The source runs that the cells read, and the unedited run."""
+    def _unedited(self, cells: Sequence[tuple[Edit, ...]]) -> tuple[Unedited, dict[str, SourceRun]]:
+        """The unedited run of the base, and the source runs that the cells read."""
+        net, order = self.net, self.net.map.order
         wanted: dict[str, set[str]] = {}
         for edit in (edit for cell in cells for edit in cell):
             if edit.needs is not None:
@@ -213,27 +264,38 @@ class _Measurement:
                     hint = f'Pass sources={{"{edit.needs}": inputs_or_run}}.'
                     raise UnknownName.among("source", edit.needs, self.given, hint)
                 wanted.setdefault(edit.needs, set()).add(edit.site.path)
-        written = {e.site.path for cell in cells for e in cell if "query" not in self.net.map.info(e.site.path).axes}
-        order = self.net.map.order
-        base = self.net.run(self.inputs, keep=sorted(written | wanted.get(UNEDITED, set()), key=order))
+        written = {e.site.path for cell in cells for e in cell if "query" not in net.map.info(e.site.path).axes}
+        spans: dict[Span, None] = {}
+        if self.plan is not None:
+            entered = {e.site.path for cell in cells if planned(cell, net) for e in cell}
+            places = [self.plan.place(site) for site in sorted(entered, key=order)]
+            spans = dict.fromkeys(span for place in places if place is not None for span in place.skipped)
+        read = written.union(*(sites for name, sites in wanted.items() if self.given[name] is self.inputs))
+        base = run_unedited(net, self.inputs, sorted(read, key=order), self.reading, self.plan, list(spans))
+        self.metrics[self.base] = base.metric
         out: dict[str, SourceRun] = {}
         for name, sites in wanted.items():
             given = self.given[name]
             if isinstance(given, SourceRun):
                 out[name] = given
                 continue
-            same = given is self.inputs and sites <= set(base.values)
-            run = (
-                given
-                if isinstance(given, Run)
-                else base
-                if same
-                else self.net.run(given, keep=sorted(sites, key=order))
-            )
+            if given is self.inputs:
+                run = base
+            elif isinstance(given, Run):
+                run = given
+            elif given is getattr(self.batch, name, None):
+                run = run_unedited(net, given, sorted(sites, key=order), self.reading, self.plan)
+                self.metrics[name] = run.metric
+            else:
+                run = net.run(given, keep=sorted(sites, key=order))
             if run.layout.lengths != self.layout.lengths and name in ("clean", "corrupted"):
                 self._misaligned(run.layout.lengths, name, cells)
-            out[name] = SourceRun({site: run[site] for site in sites}, run.layout)
-        return out, base
+            missing = next((site for site in sites if site not in run.values), None)
+            if missing is not None:
+                hint = "Keep it in the run."
+                raise UnknownName.among(f"site in the run {name!r}", missing, run.values, hint)
+            out[name] = SourceRun({site: run.values[site] for site in sites}, run.layout)
+        return base, out
 
     def _misaligned(self, lengths: Sequence[int], name: str, cells: Sequence[tuple[Edit, ...]]) -> None:
         if all(e.where.group or getattr(e, "source_where", None) for cell in cells for e in cell if e.needs == name):
@@ -260,13 +322,46 @@ class _Measurement:
         return out
 
     def _parts(self, waiting: Sequence[tuple[int, Row]]) -> list[list[tuple[int, Row]]]:
-        """Cells that run together."""
+        """Cells that run together: they enter at one site, and fit the budget."""
         parts: list[list[tuple[int, Row]]] = []
-        count, limit = 0, max(1, TOKENS // self.layout.width)
+        limit = max(1, (TOKENS if self.net.device.type == "cpu" else TOKENS_ON_DEVICE) // self.layout.width)
+        if self.budget is not None:
+            limit = min(limit, self.budget // self._row_bytes())
+        count, entered = 0, ""
         for number, row in waiting:
-            if not parts or count + len(row.examples) > limit:
+            site, size = first_site(row, self.net), len(row.examples)
+            if self.budget is not None and size > self.budget // self._row_bytes():
+                raise BadInput(
+                    f"expected a memory budget of at least {size * self._row_bytes()} bytes, which one cell of {size} "
+                    f"examples takes; got {self.budget}"
+                )
+            if not parts or count + size > limit or site != entered:
                 parts.append([])
-                count = 0
+                count, entered = 0, site
             parts[-1].append((number, row))
-            count += len(row.examples)
+            count += size
         return parts
+
+    def _row_bytes(self) -> int:
+        """About what one row of a whole pass takes: the outputs of the largest block, and the logits twice."""
+        net = self.net
+        scale = self.layout.width / net.map.width
+        sizes: dict[str, float] = {}
+        for name, info in net.map.modules.items():
+            if name.endswith(".out"):
+                stage = next((s.name for s in net.timeline.stages if name.startswith(f"module:{s.span.name}.")), "")
+                sizes[stage] = sizes.get(stage, 0.0) + math.prod(info.shape) * info.itemsize * scale
+        logits = net.map.sites.get("logits")
+        last = 0 if logits is None else 2 * math.prod(logits.shape) * logits.itemsize * scale
+        inside = max((size for stage, size in sizes.items() if stage), default=sizes.get("", 0.0))
+        return max(1, math.ceil((inside + last) / net.map.rows))
+
+
+def first_site(row: Row, net: Network) -> str:
+    """The site at which a row enters the pass."""
+    return min(row.sites, key=net.map.order)
+
+
+def hash_inputs(inputs: Inputs | Tensors) -> str:
+    """sha256 of the examples."""
+    return hash_json(inputs.ids) if isinstance(inputs, Inputs) else hash_state(dict(inputs.values))

@@ -23,6 +23,7 @@ from openwork.site import Site
 
 if TYPE_CHECKING:
     from openwork.network.replay.certificate import Suffixes
+    from openwork.network.replay.prefix import Entries
 
 
 class Network:
@@ -55,6 +56,7 @@ class Network:
         self.plans: dict[Any, Plan] = {}
         self.padding: dict[str, bool] = {}
         self.replays: Suffixes | str | None = None
+        self.entries: Entries | None = None
         self.modules = tuple(root.modules())
 
     # -- the map --

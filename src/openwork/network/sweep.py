@@ -6,7 +6,9 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +16,9 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from openwork.edit import Edit
+from openwork.edit import Edit, Twin
 from openwork.errors import BadInput, UnknownName
-from openwork.network.measure import Base, Measured, Tick, measure, silent
+from openwork.network.measure import Base, Measured, Tick, measure
 from openwork.network.replay.reading import Reading
 from openwork.site import Site
 from openwork.task import Batch, Metric, Split, Task
@@ -42,7 +44,10 @@ def sweep(
     sources: Mapping[str, Any] | None = None,
     surrogates: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     memory: str | int | None = None,
-    tick: Tick = silent,
+    controls: int = 0,
+    seed: int = 0,
+    to: str | Path | None = None,
+    tick: Tick | None = None,
 ) -> xarray.DataArray:
     """Measure one edit at every place of a family, exactly as one full forward pass a place would.
 
@@ -59,13 +64,19 @@ def sweep(
         sources: as in `Network.run`; ``clean`` and ``corrupted`` are those of the task.
         surrogates: as in `Network.run`.
         memory: a budget such as ``"4GiB"`` for what runs at once.
-        tick: told the share that is done.
+        controls: how many matched controls of each cell to run: changes of the same size at the same tokens, each in a
+            random direction. With none, the other cells of the sweep stand in for them.
+        seed: of the controls' directions.
+        to: a folder that keeps what was computed, so that the same call goes on after an interruption.
+        tick: told the share that is done; a bar on the terminal unless given.
 
     Returns:
         the metric of every cell and example with the axes of `over` and ``example``; NaN where a row has no such
         position or a site no such part. Beside it, as coordinates: ``base``, ``clean`` and ``corrupted`` (example) are
         the metric of unedited runs; ``effect``, ``low``, ``high`` and ``p`` (cell) the mean change against the base
-        with its 95 % interval and the p-value of the paired t-test.
+        with its 95 % interval and the p-value of the paired t-test; ``control`` and ``control_p`` (cell) the mean
+        effect of the controls and the share of them at least as large, (1 + larger) / (1 + controls); ``how`` (cell)
+        what was computed again. ``table.effect.plot()`` draws it, ``table.to_dataframe()`` lists it.
 
     Raises:
         UnknownName: for an axis, site, source or surrogate that does not exist.
@@ -76,17 +87,12 @@ def sweep(
     batch = task.split(split) if split else task.batch(range(len(task)))
     family = Family.of(net, batch, edit, axes)
     base = base or ("corrupted" if edit.needs == "clean" else "clean")
-    found = measure(
-        net,
-        batch,
-        task.metric,
-        family.cells,
-        base=base,
-        sources=sources,
-        surrogates=surrogates,
-        memory=memory,
-        tick=tick,
-    )
+    twins = [(Twin(of=cell[0], seed=seed + k),) for k in range(controls) for cell in family.cells]
+    with nullcontext(tick) if tick is not None else bar(f"sweep of {len(family.cells)} cells") as told:
+        found = measure(
+            net, batch, task.metric, [*family.cells, *twins], base=base, sources=sources, surrogates=surrogates,
+            memory=memory, to=to, tick=told,
+        )  # fmt: skip
     return _table(net, batch, task.metric, edit, axes, family, found, base)
 
 
@@ -182,17 +188,27 @@ def _table(
     shape = tuple(len(family.labels[axis]) for axis in axes)
     places = tuple(np.array(index) for index in zip(*family.places, strict=True))
     values = np.full((*shape, len(batch)), np.nan)
-    values[places] = np.where(found.reached, found.values, np.nan)
+    count = len(family.cells)
+    measured = np.where(found.reached, found.values, np.nan)
+    values[places] = measured[:count]
     how = np.full(shape, "", dtype=object)
-    how[places] = found.how
-    unedited = {which: found.base if which == base else plain(net, batch, metric, which) for which in _BASES}
+    how[places] = found.how[:count]
+    unedited = {
+        which: found.unedited[which] if which in found.unedited else plain(net, batch, metric, which)
+        for which in _BASES
+    }
     coords: dict[str, Any] = {**family.labels, "example": np.arange(len(batch))}
     coords |= {"base": ("example", found.base)} | {which: ("example", unedited[which]) for which in _BASES}
     coords |= {name: (axes, x) for name, x in effects(values - found.base).items()}
+    kind, control, control_p = _controls(measured - found.base, count)
+    for name, x in (("control", control), ("control_p", control_p)):
+        whole = np.full(shape, np.nan)
+        whole[places] = x
+        coords[name] = (axes, whole)
     coords["how"] = (axes, how.astype(str))
     attributes = {
         "metric": metric.name, "unit": metric.unit, "edit": _said(edit), "edited": base, "network": net.name,
-        "split": batch.split or "all", "level": LEVEL, **found.notes,
+        "split": batch.split or "all", "level": LEVEL, "control": kind, **found.notes,
     }  # fmt: skip
     return xarray.DataArray(values, coords, (*axes, "example"), name=metric.name, attrs=attributes)
 
@@ -228,6 +244,23 @@ def effects(change: Float[np.ndarray, "*cell example"]) -> dict[str, Float[np.nd
         "high": np.where(flat, level, high),
         "p": np.where(flat, 1.0, p),
     }
+
+
+def _controls(
+    change: Float[np.ndarray, "cells example"], count: int
+) -> tuple[str, Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+    """What the controls are, their mean effect, and the share of them that reach a cell's; `count` cells come first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a cell that reaches no example has no mean
+        mean = np.nanmean(change, axis=1)
+    cells, twins = mean[:count], mean[count:].reshape(-1, count)
+    if len(twins):
+        larger = (np.abs(twins) >= np.abs(cells)).sum(0)
+        text = f"{len(twins)} changes of equal size at the same tokens in random directions"
+        return text, twins.mean(0), (1 + larger) / (1 + len(twins))
+    rank = stats.rankdata(-np.abs(cells), method="max", nan_policy="omit")
+    others = (np.nansum(cells) - cells) / max(1, np.isfinite(cells).sum() - 1)
+    return "the other cells", others, rank / max(1, np.isfinite(cells).sum())
 
 
 def _said(edit: Edit) -> str:

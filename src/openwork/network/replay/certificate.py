@@ -45,6 +45,7 @@ class Suffixes:
         stages: its blocks.
         arguments: for each block, the axes of the tensors among its arguments.
         outputs: for each call within a block, the axes of what it returns.
+        before: for each block, the calls that are over when its attention begins, if all of them can be cut to tokens.
         token_bytes: about what one token takes while a block computes it.
         narrow: whether the head may compute single logits.
         residuals: what the checks of each site left, relative to the largest logit.
@@ -55,6 +56,7 @@ class Suffixes:
     stages: list[Stage]
     arguments: list[dict[Path, Spread]]
     outputs: dict[tuple[nn.Module, int], dict[Path, Spread]]
+    before: list[tuple[Span, ...]]
     token_bytes: int
     narrow: bool = False
     residuals: dict[str, float] = field(default_factory=dict)
@@ -99,7 +101,8 @@ class Suffixes:
             sum(leaf.numel() * leaf.element_size() for s in stage.span.walk() for leaf in _returned(runs[0].outputs, s))
             for stage in stages
         ]
-        self = cls(net, stages, arguments, outputs, max(sizes) // ids.numel())
+        before = [_before(stage, outputs, net) for stage in stages]
+        self = cls(net, stages, arguments, outputs, before, max(sizes) // ids.numel())
         for name in (f"{stages[0].name}.resid_pre", f"{stages[len(stages) // 2].name}.resid_pre"):
             self.residuals[name] = self._checked(name, (0, width // 2))
         if net.timeline.head is not None:
@@ -131,7 +134,8 @@ class Suffixes:
         names = [stage.name for stage in self.stages]
         for kind_, shift in (("resid_pre", 0), ("resid_post", 1)):
             if kind == kind_ and site.removesuffix(f".{kind_}") in names:
-                return Place(site, names.index(site.removesuffix(f".{kind_}")) + shift, True)
+                number = names.index(site.removesuffix(f".{kind_}")) + shift
+                return Place(site, number, True, skipped=self.before[number] if number < len(names) else ())
         time = net.timeline.time(port)
         number = next((i for i, s in enumerate(self.stages) if s.span.start < time < s.span.end), None)
         if number is None:
@@ -140,7 +144,7 @@ class Suffixes:
         part = port.part if isinstance(port, AttentionPort) else None
         last = max((a.time for a in stage.attentions), default=stage.span.start)
         later = part in ("k", "v") or (part is None and time < last)
-        skipped = tuple(stage.span.finished(time))
+        skipped = self.before[number] if later else tuple(stage.span.finished(time))
         if not later and any((s.module, s.ordinal) not in self.outputs for s in skipped):
             raise NotReplayable("what ran before it cannot be cut to single tokens")
         return Place(site, number, False, later, part == "q", skipped)
@@ -185,7 +189,8 @@ class Suffixes:
         at = torch.tensor([width - 1 - row % 2 for row in range(count)])
         write = Write(site, (), new, where)
         rows = Rows.of([(range(count), [write])], self.places)
-        suffix = Suffix(net, self, uncached(net, {net.preparer.main: ids}), at, [site])
+        base = record(net, uncached(net, {net.preparer.main: ids}), self.stages, self.places[site].skipped)
+        suffix = Suffix(net, self, base, at)
         hidden, alive = suffix.run(rows)
         got = plain.logits[torch.arange(count), at].clone()
         if len(alive):
@@ -230,6 +235,12 @@ def _stages(net: Network) -> list[Stage]:
         if len(stage.attentions) > 1 or any(a.route not in ROUTES or a.ordinal for a in stage.attentions):
             raise NotReplayable(f"the attention of {stage.name} cannot be met at its kernel")
     return stages
+
+
+def _before(stage: Stage, outputs: Mapping[tuple[nn.Module, int], Any], net: Network) -> tuple[Span, ...]:
+    spans = tuple(span for a in stage.attentions for span in stage.span.finished(a.time))
+    sound = all((s.module, s.ordinal) in outputs and s.module not in net.timeline.repeated for s in spans)
+    return spans if sound else ()
 
 
 def _returned(outputs: Mapping[tuple[nn.Module, int], Any], span: Span) -> list[Tensor]:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from openwork.network.replay.meeting import Meeting
 
-GROUP = 128
-"""Queries of one group, at most, unless one row has more: small enough that foreign keys cost little."""
+GROUP = (32, 128)
+"""Queries of one group, at most, unless one row has more: about as many as unedited keys, within these bounds. Larger
+groups spend more on keys of other rows, smaller ones on copies of the unedited keys."""
 
 
 @dataclass(eq=False)
@@ -91,7 +92,8 @@ def group(
     key_count = torch.bincount(keys.row, minlength=rows)
     example_of = torch.zeros(rows, dtype=torch.long)
     example_of[queries.row] = queries.example
-    numbers = _numbered(count.tolist(), key_count.tolist(), example_of.tolist())
+    most = min(max(live.shape[1], GROUP[0]), GROUP[1])
+    numbers = _numbered(count.tolist(), key_count.tolist(), example_of.tolist(), most)
     of_row = torch.tensor(numbers)
     groups = int(of_row.max()) + 1
     example = torch.zeros(groups, dtype=torch.long)
@@ -154,7 +156,7 @@ def attend(met: Meeting, groups: Groups, keys: Tensor, values: Tensor, base: Mee
     return out[None]
 
 
-def _numbered(count: list[int], key_count: list[int], example: list[int]) -> list[int]:
+def _numbered(count: list[int], key_count: list[int], example: list[int], most: int) -> list[int]:
     """The group of each row: neighbours of one example, as many as fit."""
     numbers, filled, number, last = [], 0, -1, -1
     for queries, keys, here in zip(count, key_count, example, strict=True):
@@ -162,7 +164,7 @@ def _numbered(count: list[int], key_count: list[int], example: list[int]) -> lis
             numbers.append(max(number, 0))
             continue
         size = max(queries, keys)
-        if here != last or filled + size > GROUP:
+        if here != last or filled + size > most:
             number, filled, last = number + 1, 0, here
         filled += size
         numbers.append(number)

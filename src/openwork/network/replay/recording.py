@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from openwork.network.paths import leaves, read, replaced
+from openwork.network.paths import read, replaced
+from openwork.network.ports import AttentionPort
 from openwork.network.replay.meeting import Meeting, meet
+from openwork.network.replay.prefix import take
 from openwork.network.run import run_eagerly
-from openwork.network.session import Session
+from openwork.network.session import Session, Visit
 from openwork.network.timeline import Span, Stage
 
 if TYPE_CHECKING:
@@ -57,15 +60,24 @@ class Recording:
     Args:
         blocks: what each block saw, by its number.
         outputs: (module, ordinal) -> what it returned, for modules that may be skipped.
-        logits: what the network returned for predictions.
+        values: site -> value, for the sites to keep.
+        result: what the network returned.
     """
 
     blocks: list[BlockRecord]
     outputs: dict[tuple[nn.Module, int], Any] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
     result: Any = None
 
 
-def record(net: Network, kwargs: Mapping[str, Any], stages: list[Stage], spans: Iterable[Span] = ()) -> Recording:
+def record(
+    net: Network,
+    kwargs: Mapping[str, Any],
+    stages: list[Stage],
+    spans: Iterable[Span] = (),
+    keep: Iterable[str] = (),
+    head: AbstractContextManager[None] | None = None,
+) -> Recording:
     """Run the network once, unedited, and record it.
 
     Args:
@@ -73,9 +85,9 @@ def record(net: Network, kwargs: Mapping[str, Any], stages: list[Stage], spans: 
         kwargs: the arguments of the call.
         stages: the blocks to record.
         spans: calls whose outputs to record.
+        keep: base names of sites to keep; of an attention its q, k, v and z only.
+        head: holds while it runs, as `openwork.network.replay.tail.narrow` does.
     """
-    wanted = {(span.module, span.ordinal): span for span in spans}
-    repeated = net.timeline.repeated
     taken: dict[nn.Module, BlockRecord] = {}
     owner_of = {a.owner: stage.span.module for stage in stages for a in stage.attentions}
     out = Recording([])
@@ -84,23 +96,40 @@ def record(net: Network, kwargs: Mapping[str, Any], stages: list[Stage], spans: 
         run_eagerly(net, session)
         for stage in stages:
             _watch(session, stage, taken)
-        for module in {module for module, _ in wanted}:
-            _keep(session, module, module in repeated, wanted, out.outputs)
+        take(net, session, spans, out.outputs)
+        parts: dict[nn.Module, list[tuple[str, str]]] = {}
+        for site in keep:
+            port = net.map.port(site)
+            if isinstance(port, AttentionPort):
+                parts.setdefault(port.module, []).append((site, port.part))
+            else:
+                port.attach(session, _holding(out.values, site), False)
 
         def attend(met: Meeting) -> Tensor:
             z = met.kernel(met.q, met.k, met.v, met.mask)
             block = taken[owner_of[met.owner]]
             block.attention, block.z = met, z
+            for site, part in parts.get(met.owner, ()):
+                out.values[site] = z if part == "z" else getattr(met, part).transpose(1, 2)
             return z
 
         meet(session, [a for stage in stages for a in stage.attentions], attend)
         session.install()
+        if head is not None:
+            session.enter(head)
         out.result = net.module(**kwargs)
     out.blocks = [taken[stage.span.module] for stage in stages]
     for block in out.blocks:
         if block.attention is not None:
             block.attention.q = block.attention.q[..., :0, :]
     return out
+
+
+def _holding(values: dict[str, Tensor], site: str) -> Visit:
+    def visit(value: Tensor) -> None:
+        values[site] = value
+
+    return visit
 
 
 def _watch(session: Session, stage: Stage, taken: dict[nn.Module, BlockRecord]) -> None:
@@ -116,28 +145,3 @@ def _watch(session: Session, stage: Stage, taken: dict[nn.Module, BlockRecord]) 
 
     session.on_input(stage.span.module, before)
     session.on_output(stage.span.module, after)
-
-
-def _keep(
-    session: Session,
-    module: nn.Module,
-    several: bool,
-    wanted: Mapping[tuple[nn.Module, int], Span],
-    outputs: dict[tuple[nn.Module, int], Any],
-) -> None:
-    if several:
-        session.count_calls(module)
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        key = (module, session.nth_call(module) if several else 0)
-        if key in wanted:
-            outputs[key] = copied(output) if wanted[key].volatile else output
-
-    session.on_output(module, after)
-
-
-def copied(output: Any) -> Any:
-    """The same structure with copies of its tensors."""
-    for path, leaf in list(leaves(output)):
-        output = replaced(output, path, leaf.clone())
-    return output

@@ -111,14 +111,6 @@ class Rows:
             count += here
         return count <= 1
 
-    def touched(self, block: int, rows: Int[Tensor, " chosen"], width: int) -> Bool[Tensor, "chosen position"]:
-        """The positions that some rows write at one block."""
-        out = torch.zeros(len(self), width, dtype=torch.bool)
-        for entry in self.entries:
-            if entry.place.block == block:
-                out[entry.row, entry.position] = True
-        return out[rows]
-
 
 def _entry(write: Write, examples: Int[Tensor, " chosen"], rows: Int[Tensor, " chosen"], place: Place) -> Entry:
     at, position = write.where[examples].nonzero(as_tuple=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from openwork.errors import BadInput
@@ -39,6 +41,11 @@ class Job:
     examples: list[int]
     writes: Sequence[Write]
     places: Sequence[Place]
+
+    def without(self, done: Bool[np.ndarray, " example"]) -> Job | None:
+        """The job on the examples that are not done; None if all are."""
+        left = [example for example in self.examples if not done[example]]
+        return replace(self, examples=left) if left else None
 
     @property
     def block(self) -> int:

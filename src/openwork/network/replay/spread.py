@@ -48,6 +48,11 @@ class Spread:
         position = positions[0] if positions else None
         return cls(batch, None, flat=True) if batch is not None and batch == position else cls(batch, position)
 
+    @property
+    def along(self) -> int | None:
+        """The axis that tokens lie along in what `tokens` gives, or None if it has none."""
+        return self.batch if self.flat else self.position
+
     def rows(self, value: Tensor, examples: Tensor, count: int) -> Tensor:
         """The value for some of the `count` examples."""
         if self.batch is None:

@@ -1,6 +1,6 @@
 """Many cells in one forward pass, stacked along the batch: the way that works for every edit on every network.
 
-What ran before the first edited site is not computed again where the network's certificate allows to skip it (see
+What ran before the first edited site is not computed again where that was found to hold (see
 `openwork.network.replay.prefix`); elsewhere these are full forward passes.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from openwork.network.apply import Context, Ledger, SourceRun, editor
 from openwork.network.certify import first_output
 from openwork.network.inputs import Prepared
 from openwork.network.ports import joined, select
+from openwork.network.replay.prefix import Prefix
 from openwork.network.replay.writes import Write
 from openwork.network.run import called, run_eagerly
 from openwork.network.session import Session, Visit
@@ -64,7 +65,7 @@ class Stack:
     inputs: Inputs | Tensors
     sources: Mapping[str, SourceRun]
     surrogates: Mapping[str, Callable[[Tensor], Tensor]]
-    prefix: Any = None
+    prefix: Prefix | None = None
 
     def run(self, cells: Sequence[Row]) -> Tensor:
         """The logits of all examples of all cells, one cell after the other: (row, ...).
@@ -88,8 +89,8 @@ class Stack:
                 visit = self._visit(site, cells, spans, session, prepared, ledgers)
                 net.map.port(site).attach(session, visit, True)
             session.install()
-            if self.prefix is not None and sites:
-                session.enter(self.prefix.skipping(sites, examples))
+            if self.prefix is not None:
+                session.enter(self.prefix.skipping(sites[0], examples))
             logits = first_output(called(net, prepared))
         for ledger in ledgers:
             if not ledger.rows:

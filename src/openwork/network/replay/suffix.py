@@ -16,16 +16,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from openwork.network.paths import read, replaced
+from openwork.network.paths import leaves, read, replaced
 from openwork.network.ports import AttentionPort
 from openwork.network.replay.meeting import Meeting, meet
-from openwork.network.replay.prefix import returning
+from openwork.network.replay.prefix import returning, take
 from openwork.network.replay.ragged import Groups, Tokens, attend, group
-from openwork.network.replay.recording import Recording, record
+from openwork.network.replay.recording import Recording
 from openwork.network.replay.rows import Entry, Place, Rows
 from openwork.network.replay.spread import for_tokens
 from openwork.network.run import run_eagerly
 from openwork.network.session import Session, Stop, Visit
+from openwork.network.timeline import Span
 
 if TYPE_CHECKING:
     from openwork.network.network import Network
@@ -39,23 +40,19 @@ class Suffix:
     Args:
         net: the network.
         plan: what its certificate says of its blocks and their arguments.
-        kwargs: the arguments of the unedited call.
+        base: the unedited run, with the outputs of all calls that its places skip.
         at: (example,) the position that is read.
-        skipping: base names of the sites that rows enter at, whose earlier calls are to be recorded.
+        tokens: how many were computed by a block so far.
     """
 
     net: Network
     plan: Suffixes
-    kwargs: Mapping[str, Any]
+    base: Recording
     at: Int[Tensor, " example"]
-    skipping: Sequence[str] = ()
     tokens: int = 0
     _groups: dict[Any, Groups] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        stages = self.plan.stages
-        spans = [span for site in self.skipping for span in self.plan.places[site].skipped]
-        self.base: Recording = record(self.net, self.kwargs, stages, spans)
         first = self.base.blocks[0].hidden
         self.width, self.device = first.shape[1], first.device
         count = len(self.at)
@@ -83,20 +80,8 @@ class Suffix:
         at = self.at[rows.example]
         alive = state.live[torch.arange(len(rows)), at].nonzero().flatten()
         if not len(alive):
-            return torch.empty(0), alive
+            return self.base.blocks[0].hidden[:0, 0], alive
         return state.flat[state.slot[alive, at[alive]].to(self.device)], alive
-
-    def reaches(self, rows: Rows) -> Int[Tensor, " row"]:
-        """About how many tokens each row makes a block compute, to plan what runs together."""
-        out = torch.zeros(len(rows), dtype=torch.long)
-        for number in sorted(set(rows.first)):
-            here = torch.tensor([i for i, first in enumerate(rows.first) if first == number])
-            chosen = rows.touched(number, here, self.width)
-            example = rows.example[here]
-            ahead = min(number + 1, len(self.visible) - 1)
-            grown = chosen | _seen_from(chosen, self.visible[ahead], example)
-            out[here] = (grown & self.needed[ahead][example]).sum(1).clamp_min(1)
-        return out
 
     # -- one block --
 
@@ -121,9 +106,7 @@ class Suffix:
         done = 0
         if bool(full.any()):
             tokens = Tokens.of(full, example)
-            before = Tokens.of(extra, example)
-            held = self._keys(number, before, state, inside) if len(before) else None
-            out.append(self._call(number, tokens, state, inside, _KeysOf(before, held, full | extra)))
+            out.append(self._call(number, tokens, state, inside, self._early(number, full, extra, keyed, state, rows)))
             live |= full
             slot[full] = torch.arange(len(tokens))
             done = len(tokens)
@@ -144,28 +127,82 @@ class Suffix:
         if out:
             state.flat = torch.cat(out) if len(out) > 1 else out[0]
 
-    def _keys(self, number: int, tokens: Tokens, state: _State, inside: Sequence[Entry]) -> tuple[Tensor, Tensor]:
-        """Keys and values of tokens whose output nobody needs: the block runs up to its attention."""
+    def _early(
+        self,
+        number: int,
+        full: Bool[Tensor, "row position"],
+        extra: Bool[Tensor, "row position"],
+        keyed: Bool[Tensor, "row position"],
+        state: _State,
+        rows: Rows,
+    ) -> _Early:
+        """What runs up to the attention by itself: tokens whose output nobody needs, and, where most of the others are
+        as in the unedited run up to there, those few that are not."""
+        spans = self.plan.before[number]
+        fresh = keyed & full
+        known = all((span.module, span.ordinal) in self.base.outputs for span in spans)
+        split = known and bool(spans) and 2 * int(fresh.sum()) <= int(full.sum())
+        first = fresh | extra if split else extra
+        early = _Early(Tokens.of(extra, rows.example), full | extra)
+        if not bool(first.any()):
+            return early
+        tokens = Tokens.of(first, rows.example)
         found: list[Tensor] = []
 
         def stop(met: Meeting) -> Tensor:
             found.extend((met.k, met.v))
             raise Stop
 
-        visits = self._visits(number, tokens, inside)
+        visits = self._visits(number, tokens, rows.inside(number))
+        made: dict[tuple[nn.Module, int], Any] = {}
         with contextlib.suppress(Stop):
-            self._run(number, tokens, self._hidden(number, tokens, state), visits, stop)
-        return found[0], found[1]
+            capture = (spans, made) if split else None
+            self._run(number, tokens, self._hidden(number, tokens, state), visits, stop, capture=capture)
+        if len(early.tokens):
+            mine = extra[tokens.row, tokens.position].nonzero().flatten().to(found[0].device)
+            early.held = found[0].index_select(2, mine), found[1].index_select(2, mine)
+        if split:
+            early.outputs = self._mixed(number, Tokens.of(full, rows.example), tokens, made)
+        return early
 
-    def _call(self, number: int, tokens: Tokens, state: _State, inside: Sequence[Entry], keys: _KeysOf) -> Tensor:
+    def _mixed(
+        self, number: int, tokens: Tokens, fresh: Tokens, made: Mapping[tuple[nn.Module, int], Any]
+    ) -> dict[tuple[nn.Module, int], Any]:
+        """What ran before the attention, at all tokens: recorded, but made anew where the stream changed."""
+        index = torch.full((int(tokens.row.max()) + 1, self.width), -1)
+        index[tokens.row, tokens.position] = torch.arange(len(tokens))
+        to = index[fresh.row, fresh.position]
+        of = (to >= 0).nonzero().flatten()
+        to = to[of].to(self.device)
+        out = self._recorded(self.plan.before[number], tokens)
+        for key, value in out.items():
+            axes = self.plan.outputs[key]
+            for path, leaf in list(leaves(value)):
+                axis = axes[path].along
+                if axis is not None:
+                    new = read(made[key], path).index_select(axis, of.to(self.device))
+                    value = replaced(value, path, leaf.index_copy(axis, to, new))
+            out[key] = value
+        return out
+
+    def _recorded(self, spans: Sequence[Span], tokens: Tokens) -> dict[tuple[nn.Module, int], Any]:
+        """What calls returned in the unedited run, at some tokens."""
+        out = {}
+        for span in spans:
+            key = span.module, span.ordinal
+            value, axes = self.base.outputs[key], self.plan.outputs[key]
+            out[key] = for_tokens(value, axes, tokens.example, tokens.position, self.width)
+        return out
+
+    def _call(self, number: int, tokens: Tokens, state: _State, inside: Sequence[Entry], early: _Early) -> Tensor:
         base = self.base.blocks[number].attention
 
         def compute(met: Meeting) -> Tensor:
             assert base is not None
             k, v, all_ = met.k, met.v, tokens
-            if keys.held is not None:
-                k, v = torch.cat((keys.held[0], k), 2), torch.cat((keys.held[1], v), 2)
-                all_, order = _merged(keys.tokens, tokens)
+            if early.held is not None:
+                k, v = torch.cat((early.held[0], k), 2), torch.cat((early.held[1], v), 2)
+                all_, order = _merged(early.tokens, tokens)
                 order = order.to(k.device)
                 k, v = k.index_select(2, order), v.index_select(2, order)
             mask = base.mask
@@ -173,12 +210,16 @@ class Suffix:
             if key not in self._groups:
                 self._groups.clear()
                 self._groups[key] = group(
-                    tokens, all_, keys.live, mask, base.causal, base.additive, met.q.dtype, met.q.device
+                    tokens, all_, early.live, mask, base.causal, base.additive, met.q.dtype, met.q.device
                 )
             return attend(met, self._groups[key], k, v, base)
 
+        if early.outputs is not None:  # what is written before the attention is in them already
+            inside = [
+                e for e in inside if not e.place.later or isinstance(self.net.map.port(e.place.site), AttentionPort)
+            ]
         visits = self._visits(number, tokens, inside)
-        return self._run(number, tokens, self._hidden(number, tokens, state), visits, compute)
+        return self._run(number, tokens, self._hidden(number, tokens, state), visits, compute, early.outputs)
 
     def _local(self, number: int, tokens: Tokens, inside: Sequence[Entry], place: Place) -> Tensor:
         """Tokens whose edit lies behind all that moves between positions: what ran before it is not run again."""
@@ -188,11 +229,7 @@ class Suffix:
             assert block.z is not None
             return block.z[tokens.example.to(block.z.device), tokens.position.to(block.z.device)][None]
 
-        outputs = {}
-        for span in place.skipped:
-            value = self.base.outputs[span.module, span.ordinal]
-            axes = self.plan.outputs[span.module, span.ordinal]
-            outputs[span.module, span.ordinal] = for_tokens(value, axes, tokens.example, tokens.position, self.width)
+        outputs = self._recorded(place.skipped, tokens)
         hidden = block.hidden[tokens.example.to(self.device), tokens.position.to(self.device)]
         visits = self._visits(number, tokens, inside)
         if not place.attends:
@@ -249,8 +286,19 @@ class Suffix:
         visits: Mapping[str, Visit],
         compute: Callable[[Meeting], Tensor],
         outputs: Mapping[tuple[nn.Module, int], Any] | None = None,
+        capture: tuple[Sequence[Span], dict[tuple[nn.Module, int], Any]] | None = None,
     ) -> Float[Tensor, "token channel"]:
-        """Call a block on single tokens as one long row."""
+        """Call a block on single tokens as one long row.
+
+        Args:
+            number: the block.
+            tokens: which.
+            hidden: what it reads of the stream.
+            visits: what is written, by site.
+            compute: its attention.
+            outputs: what calls within it return instead of being made.
+            capture: calls whose outputs to take down, and where.
+        """
         stage, record_ = self.plan.stages[number], self.base.blocks[number]
         self.tokens += len(tokens)
         arguments = for_tokens(
@@ -269,6 +317,8 @@ class Suffix:
                 else:
                     port.attach(session, visit, True)
             meet(session, stage.attentions, _visited(compute, parts))
+            if capture is not None:
+                take(self.net, session, *capture)
             session.install()
             if outputs:
                 session.enter(returning(outputs))
@@ -302,12 +352,20 @@ class _State:
 
 
 @dataclass(eq=False)
-class _KeysOf:
-    """Own keys of a call beyond those of its tokens, and which keys of each row are its own."""
+class _Early:
+    """What a block computed ahead of the call on its tokens.
+
+    Args:
+        tokens: tokens that only give keys and values.
+        live: which keys of each row are its own.
+        held: keys and values of `tokens`.
+        outputs: what calls before the attention return, at the tokens of the call.
+    """
 
     tokens: Tokens
-    held: tuple[Tensor, Tensor] | None
     live: Bool[Tensor, "row position"]
+    held: tuple[Tensor, Tensor] | None = None
+    outputs: dict[tuple[nn.Module, int], Any] | None = None
 
 
 def _visited(compute: Callable[[Meeting], Tensor], parts: Mapping[str, Visit]) -> Callable[[Meeting], Tensor]:

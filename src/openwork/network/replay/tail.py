@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from openwork.network.certify import first_output
 from openwork.network.paths import replaced
-from openwork.network.replay.prefix import returning
+from openwork.network.replay.prefix import calling, returning
 from openwork.network.replay.recording import Recording
 from openwork.network.run import run_eagerly
 from openwork.network.session import Session
@@ -49,29 +49,34 @@ def logits_behind(
         stack.enter_context(returning(outputs))
         if columns is not None:
             assert net.timeline.head is not None
-            stack.enter_context(narrow(net.timeline.head, columns.to(hidden.device)))
+            stack.enter_context(narrow(net.timeline.head, columns))
         return first_output(net.module(**kwargs))[:, 0]
 
 
-@contextmanager
-def narrow(head: nn.Module, columns: Int[Tensor, "row column"]) -> Iterator[None]:
-    """Let a linear head compute only some of its outputs for each row."""
-    weight, bias = head.weight, getattr(head, "bias", None)
+def narrow(
+    head: nn.Module, columns: Int[Tensor, "row column"] | None, at: Int[Tensor, " row"] | None = None
+) -> AbstractContextManager[None]:
+    """Let a linear head compute only some of its outputs for each row.
+
+    Args:
+        head: the linear map.
+        columns: which of its outputs; all of them unless given.
+        at: the position of each row that is wanted; the only one there is unless given.
+    """
+    weight, bias, full = head.weight, getattr(head, "bias", None), head.forward
     assert isinstance(weight, Tensor)
 
     def forward(value: Tensor) -> Tensor:
-        rows = value.reshape(len(columns), 1, -1)
-        out = torch.matmul(rows, weight[columns].to(rows.dtype).transpose(1, 2))
-        return out if bias is None else out + bias[columns][:, None]
+        if at is not None:
+            value = value[torch.arange(len(at), device=value.device), at.to(value.device)]
+        rows = value.reshape(-1, 1, value.shape[-1])
+        if columns is None:
+            return full(rows)
+        chosen = columns.to(rows.device)
+        out = torch.matmul(rows, weight[chosen].to(rows.dtype).transpose(1, 2))
+        return out if bias is None else out + bias[chosen][:, None]
 
-    own = head.__dict__.get("forward")
-    head.forward = forward  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        head.__dict__.pop("forward", None)
-        if own is not None:
-            head.__dict__["forward"] = own
+    return calling(head, forward)
 
 
 def uncached(net: Network, kwargs: Mapping[str, Any]) -> dict[str, Any]:
