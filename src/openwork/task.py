@@ -190,7 +190,7 @@ class Task:
         beyond = [i for i, (p, n) in enumerate(zip(read, both[0].lengths, strict=False)) if not 0 <= p < n]
         if beyond:
             raise BadInput(f"expected at= within each row; row {beyond[0]} is read at {read[beyond[0]]}")
-        return cls._of(name, *both, right, wrong, read, metric, held_out)
+        return cls._of(name, both[0], both[1], right, wrong, read, metric, held_out)
 
     @classmethod
     def from_tensors(
@@ -223,7 +223,7 @@ class Task:
         if clean.shape != corrupted.shape:
             raise BadInput(f"expected inputs of one shape; got {tuple(clean.shape)} and {tuple(corrupted.shape)}")
         both = [Tensors({argument: x}) for x in (clean, corrupted)]
-        return cls._of(name, *both, right, wrong, (0,) * len(both[0]), metric, held_out)
+        return cls._of(name, both[0], both[1], right, wrong, (0,) * len(both[0]), metric, held_out)
 
     @classmethod
     def _of(
@@ -237,9 +237,8 @@ class Task:
         metric: Metric,
         held_out: Iterable[int] | None,
     ) -> Task:
-        answers = as_ids(right, "right"), as_ids(wrong, "wrong")
         rows = split_rows(len(clean), 0) if held_out is None else frozenset(held_out)
-        return cls(name, clean, corrupted, *answers, at, metric, 0.0, rows)
+        return cls(name, clean, corrupted, as_ids(right, "right"), as_ids(wrong, "wrong"), at, metric, 0.0, rows)
 
     def split(self, which: Split) -> Batch:
         """The rows of one split."""

@@ -315,7 +315,7 @@ class _Measurement:
             if context.layout is None or axis is None:
                 mask = None if edit.where.rows is None else torch.zeros(len(self.batch), 1, dtype=torch.bool)
                 if mask is not None:
-                    mask[list(edit.where.rows)] = True
+                    mask[list(edit.where.rows or ())] = True
             else:
                 mask = context.mask(edit.where, self.layout.width, 0)
             out |= True if mask is None else mask.any(1).numpy()

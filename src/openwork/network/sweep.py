@@ -19,9 +19,10 @@ from torch import Tensor
 from openwork.edit import Edit, Twin
 from openwork.errors import BadInput, UnknownName
 from openwork.network.measure import Base, Measured, Tick, measure
+from openwork.network.replay.progress import bar
 from openwork.network.replay.reading import Reading
 from openwork.site import Site
-from openwork.task import Batch, Metric, Split, Task
+from openwork.task import Batch, Inputs, Metric, Split, Task
 
 if TYPE_CHECKING:
     import xarray
@@ -56,7 +57,7 @@ def sweep(
         task: the behaviour.
         edit: the edit; its site may be a pattern.
         over: what to go through, in the order of the result's axes: ``site``, ``position``, ``group`` (the token groups
-            that the inputs name), ``head``, ``unit``, ``channel`` or ``expert`` (the parts of the site). Examples come
+            of the inputs, ``first`` and ``last`` among them), ``head``, ``unit``, ``channel`` or ``expert`` (the parts of the site). Examples come
             last, whether named or not.
         split: the rows of one split; all rows unless given.
         base: the inputs that are edited; unless given, the corrupted ones for an edit that reads the clean run, and
@@ -164,9 +165,9 @@ class Family:
                 return list(range(info.shape[info.axes.index("position")]))
             return list(range(max(lengths)))
         if axis == "group":
-            if not batch.clean.groups:
-                raise BadInput("expected inputs that name token groups; these name none")
-            return list(batch.clean.groups)
+            if not isinstance(batch.clean, Inputs):
+                raise BadInput("expected inputs of tokens to sweep over their groups; got tensors")
+            return list(dict.fromkeys((*batch.clean.groups, "first", "last")))
         named = {net.map.info(site.path).axes[net.map.info(site.path).part_axis] for site in sites}
         if axis != "unit" and named != {axis}:
             raise BadInput(f"expected sites whose parts are {axis}s; {sites[0]} and others have {sorted(named)}")
@@ -232,7 +233,7 @@ def effects(change: Float[np.ndarray, "*cell example"]) -> dict[str, Float[np.nd
     """
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cells without spread: handled below
-        test = stats.ttest_1samp(change, 0.0, axis=-1, nan_policy="omit")
+        test: Any = stats.ttest_1samp(change, 0.0, axis=-1, nan_policy="omit")
         interval = test.confidence_interval(LEVEL)
         mean = np.nanmean(change, axis=-1)
     low, high, p = (np.asarray(x, dtype=float) for x in (interval.low, interval.high, test.pvalue))
