@@ -184,6 +184,17 @@ def test_noise_on_the_subject_breaks_it_and_the_known_mlp_restores_it(fact, fact
     assert difference(facts, restored) > 0.7 * clean
 
 
+def test_units_that_hold_facts_fire_at_their_subject_and_hardly_elsewhere(fact, facts):
+    units = value(fact, facts.clean.ids, "blocks.1.mlp.1")[..., PlantedFact.FREE :]
+    rows, places = subjects(facts)
+    tokens = torch.tensor(facts.clean.ids)[rows, places] - 16
+    assert (units[rows, places].argmax(-1) == tokens).all()
+    assert units[rows, places, tokens].min() > 0.2
+    elsewhere = torch.ones(units.shape[:2], dtype=torch.bool)
+    elsewhere[rows, places] = False
+    assert units[elsewhere].sum(-1).mean() < 0.02
+
+
 def test_mover_looks_at_the_subject(fact, facts):
     run = open_network(fact).run(facts.clean, keep="blocks.3.attn.pattern")
     rows, places = subjects(facts)
@@ -209,7 +220,8 @@ def test_two_stores_do_not_need_each_other():
 
 
 def test_pairs_differ_in_the_subject_alone(facts: Any, signs: Any) -> None:
-    for task in (facts, signs):
+    both: Any = (facts, signs)
+    for task in both:
         for row, (clean, corrupted) in enumerate(zip(task.clean.ids, task.corrupted.ids, strict=True)):
             assert [i for i in range(LENGTH) if clean[i] != corrupted[i]] == list(task.clean.groups["subject"][row])
 

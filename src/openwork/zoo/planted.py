@@ -49,8 +49,8 @@ from openwork.zoo.known import Known, Look, at
 
 TOKEN, PLACE, FLAG, OUTPUT = (slice(i * SPACE, (i + 1) * SPACE) for i in range(4))
 CONTEXT = 16
-ASK, VALUE, FIRST = 0, 1, 2
-"""Channels of the part FLAG: the last token asks; f of a subject; a subject of store 0, 1, ..."""
+ASK, VALUE, OTHER, FIRST = range(4)
+"""Channels of the part FLAG: the last token asks; f of a subject; no subject at all; a subject of store 0, 1, ..."""
 BEGIN, LAST, PLUS, MINUS = range(4)
 """Token ids: the first and the last of every row, and the two answers of `PlantedDirection`."""
 FILLERS = 12
@@ -58,7 +58,7 @@ FILLERS = 12
 SUBJECTS = 4 + FILLERS
 """Token id of the first subject."""
 FLAGGED = 3.0
-"""Length of the flag of a subject."""
+"""Length of the flag of a subject, or of a token that is none: so the residuals of all tokens are of one length."""
 SINK = 0.5
 """Share of a subject's flag that the first token has, where a mover looks when there is no subject of its own."""
 LENGTH = 8
@@ -74,6 +74,7 @@ class _Recall(Handmade):
             self.tokens.weight[:, TOKEN] = codes(shape.vocabulary, generator)
             self.places.weight[:, PLACE] = place_codes(shape.context, paces(generator))
             self.tokens.weight[LAST, FLAG.start + ASK] = 1.0
+            self.tokens.weight[:SUBJECTS, FLAG.start + OTHER] = FLAGGED
 
     @torch.no_grad()
     def flag(self, subjects: Sequence[int], store: int) -> None:
@@ -219,7 +220,7 @@ class PlantedFact(_Recall):
     HEADS = 8
     FREE = 32
     """Hidden units of each MLP that hold no facts."""
-    THRESHOLD = 0.65
+    THRESHOLD = 0.5
     """Share of a subject's code that must be there for its unit to fire."""
     STRENGTH, LOGIT = 5.0, 12.0
     """Length of what a fact writes, and the logit that it makes."""
@@ -267,7 +268,7 @@ class PlantedFact(_Recall):
         """One hidden unit a subject: it fires at the subject's code and writes the code of the attribute."""
         up, down = self.block(layer).layers
         units = slice(self.FREE, self.FREE + len(ids))
-        # a subject's residual is its code, its place and its flag; the norm makes each channel's mean square 1
+        # a token's residual is its code, its place and its flag; the norm makes each channel's mean square 1
         whole = (WIDTH / (2 + FLAGGED**2)) ** 0.5
         slope = 1 / ((1 - self.THRESHOLD) * whole)
         up.weight[units] = 0
