@@ -71,6 +71,15 @@ class Tensors:
         """Tensors name no token groups."""
         return {}
 
+    @property
+    def ids(self) -> tuple[tuple[int, ...], ...]:
+        """Tensors have no token ids, and what asks for them works on tokens only.
+
+        Raises:
+            BadInput: always.
+        """
+        raise BadInput(f"expected inputs of tokens; this task's are tensors, {sorted(self.values)}")
+
     def take(self, rows: Sequence[int]) -> Tensors:
         """The given rows, in that order."""
         return Tensors({name: value[list(rows)] for name, value in self.values.items()})

@@ -57,8 +57,8 @@ def sweep(
         task: the behaviour.
         edit: the edit; its site may be a pattern.
         over: what to go through, in the order of the result's axes: ``site``, ``position``, ``group`` (the token groups
-            of the inputs, ``first`` and ``last`` among them), ``head``, ``unit``, ``channel`` or ``expert`` (the parts of the site). Examples come
-            last, whether named or not.
+            of the inputs, ``first`` and ``last`` among them), ``head``, ``unit``, ``channel`` or ``expert`` (the parts
+            of the site). Examples come last, whether named or not.
         split: the rows of one split; all rows unless given.
         base: the inputs that are edited; unless given, the corrupted ones for an edit that reads the clean run, and
             the clean ones for every other.

@@ -1,15 +1,20 @@
-"""A study as one self-contained page, and its pictures one by one (a notebook shows them as they are)."""
+"""A study or a causal result as one self-contained page, and pictures one by one (a notebook shows them as they are)."""
 
+from openwork.reports.causal import causal_page, causal_pictures
 from openwork.reports.evidence import Bar, intervals, random_circuits
 from openwork.reports.graph import circuit_graph
 from openwork.reports.heatmap import component_map, residual_map
+from openwork.reports.labelled import Drawn, sweep_map
 from openwork.reports.page import page, pictures
 from openwork.reports.render import render
 from openwork.reports.svg import Picture
 
 __all__ = [
     "Bar",
+    "Drawn",
     "Picture",
+    "causal_page",
+    "causal_pictures",
     "circuit_graph",
     "component_map",
     "intervals",
@@ -18,4 +23,5 @@ __all__ = [
     "random_circuits",
     "render",
     "residual_map",
+    "sweep_map",
 ]

@@ -83,7 +83,8 @@ def intervals(bars: Sequence[Bar], axis: str, title: str, limit: tuple[str, Numb
     canvas.line(scale(0), 4, scale(0), floor, "zero")
     if limit:
         canvas.line(scale(limit[1]), 4, scale(limit[1]), floor, "limit")
-        canvas.text_at(scale(limit[1]), floor - 3, f" {limit[0]}", "label", "start")
+        right = scale(limit[1]) > WIDTH - 235
+        canvas.text_at(scale(limit[1]) + (-5 if right else 5), 12, limit[0], "label", "end" if right else "start")
     for index, bar in enumerate(bars):
         y = row * index + 20
         e = bar.estimate

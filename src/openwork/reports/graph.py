@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import networkx as nx
 
@@ -23,13 +23,19 @@ def role_colours(nodes: Sequence[NodeRecord]) -> dict[str, int]:
     return {role: number % COLOURS for number, role in enumerate(roles)}
 
 
-def circuit_graph(nodes: Sequence[NodeRecord], edges: Sequence[EdgeRecord], unit: str) -> Picture:
+def circuit_graph(
+    nodes: Sequence[NodeRecord],
+    edges: Sequence[EdgeRecord],
+    unit: str,
+    through: Mapping[tuple[str, str], str] = {},
+) -> Picture:
     """Draw a circuit.
 
     Args:
         nodes: its nodes.
         edges: its edges; a receiver named ``logits`` is the output.
         unit: of the scores.
+        through: (sender, receiver) -> the input of the receiver that an edge leads to, for its hint.
     """
     graph = nx.DiGraph()
     graph.add_nodes_from(node.site for node in nodes)
@@ -46,7 +52,8 @@ def circuit_graph(nodes: Sequence[NodeRecord], edges: Sequence[EdgeRecord], unit
     drawn = [edge for edge in drawn if edge.significant or len(drawn) <= MOST_EDGES]
     for index, ends in _ports(drawn, places).items():
         share = abs(drawn[index].score.value) / largest
-        _draw_edge(canvas, drawn[index], ends, share, unit, size[0] / 2)
+        edge = drawn[index]
+        _draw_edge(canvas, edge, ends, share, unit, size[0] / 2, through.get((edge.sender, edge.receiver), ""))
     colours = role_colours(nodes)
     known = {node.site: node for node in nodes}
     for (layer, is_mlp), row in zip(_levels(nodes), rows, strict=True):
@@ -110,7 +117,13 @@ def _ports(edges: Sequence[EdgeRecord], places: dict[str, Point]) -> dict[int, t
 
 
 def _draw_edge(
-    canvas: Canvas, edge: EdgeRecord, ends: tuple[Point, Point], share: Number, unit: str, middle: Number
+    canvas: Canvas,
+    edge: EdgeRecord,
+    ends: tuple[Point, Point],
+    share: Number,
+    unit: str,
+    middle: Number,
+    through: str,
 ) -> None:
     (x1, y1), (x2, y2) = ends
     levels = round((y1 - y2 - GAP_Y) / (HEIGHT + GAP_Y))
@@ -119,7 +132,7 @@ def _draw_edge(
     path = f"M{x1:.1f} {y1:.1f}C{x1 + aside:.1f} {y1 - bend:.1f} {x2 + aside:.1f} {y2 + bend:.1f} {x2:.1f} {y2:.1f}"
     kind = "edge" + (" minus-line" if edge.score.value < 0 else "") + ("" if edge.significant else " faint")
     hint = (
-        f"{component(edge.sender)} → {component(edge.receiver)}: {number(edge.score.value)} {unit}, "
+        f"{component(edge.sender)} → {component(edge.receiver)}{through and f' ({through})'}: {number(edge.score.value)} {unit}, "
         f"q = {edge.q_value:.2g}{'' if edge.significant else ' (not significant)'}"
     )
     canvas.add("path", hint=hint, d=path, class_=kind, stroke_width=round(1 + 7 * share, 2))

@@ -9,7 +9,7 @@ from openwork.reports.svg import Canvas, Number, Picture
 from openwork.reports.words import between, component, number
 from openwork.studies.schema import Effect, Effects, PositionEffect
 
-CELL_HEIGHT, LEFT, TOP, LEGEND = 34, 64, 8, 46
+CELL_HEIGHT, LEFT, TOP, LEGEND, LEGEND_WIDTH = 34, 64, 8, 46, 330
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,13 @@ def component_map(effects: Effects, method: str, circuit: Sequence[str], unit: s
 
 
 def heat_map(
-    cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str], unit: str, title: str, text: str
+    cells: Sequence[Cell],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    unit: str,
+    title: str,
+    text: str,
+    largest: Number | None = None,
 ) -> Picture:
     """Draw cells, the first row at the bottom, with the value in each where there is room.
 
@@ -83,16 +89,19 @@ def heat_map(
         unit: of the values.
         title: what it shows.
         text: the same in words.
+        largest: the value of full colour, for maps that are to be compared; the largest of this one unless given.
     """
     width = min(96.0, max(30.0, 760 / max(1, len(columns))))
     longest = max((len(name) for name in columns), default=0)
     slanted = longest * 6.5 > width
     bottom = TOP + CELL_HEIGHT * len(rows)
     foot = (14 + 4.2 * longest) if slanted else 22
-    canvas = Canvas(LEFT + width * len(columns) + 60, bottom + foot + LEGEND, title, text)
-    largest = max((abs(cell.value) for cell in cells), default=0.0) or 1.0
+    # a slanted name ends below its column and begins far to the left of it
+    left = max(LEFT, 14 + 6.6 * max(map(len, rows), default=0), (6.2 * longest - width / 2) if slanted else 0)
+    canvas = Canvas(left + max(width * len(columns), LEGEND_WIDTH) + 60, bottom + foot + LEGEND, title, text)
+    largest = largest or max((abs(cell.value) for cell in cells), default=0.0) or 1.0
     for cell in cells:
-        x, y = LEFT + width * cell.column, bottom - CELL_HEIGHT * (cell.row + 1)
+        x, y = left + width * cell.column, bottom - CELL_HEIGHT * (cell.row + 1)
         share = abs(cell.value) / largest
         place = {"x": x + 1, "y": y + 1, "width": width - 2, "height": CELL_HEIGHT - 2, "rx": 3}
         canvas.add("rect", **place, class_="cell")
@@ -103,27 +112,27 @@ def heat_map(
             kind = "value" + (" strong" if share > 0.55 else "") + (" sure" if cell.sure else " unsure")
             canvas.text_at(x + width / 2, y + CELL_HEIGHT / 2 + 4, number(round(cell.value, 2)), kind)
     for row, name in enumerate(rows):
-        canvas.text_at(LEFT - 8, bottom - CELL_HEIGHT * (row + 0.5) + 4, name, "label", "end")
+        canvas.text_at(left - 8, bottom - CELL_HEIGHT * (row + 0.5) + 4, name, "label", "end")
     for column, name in enumerate(columns):
-        x, y = LEFT + width * (column + 0.5), bottom + 16
+        x, y = left + width * (column + 0.5), bottom + 16
         if slanted:
             canvas.add("text", name, class_="label", text_anchor="end", transform=f"translate({x:.1f},{y}) rotate(-35)")
         else:
             canvas.text_at(x, y, name, "label")
-    _legend(canvas, bottom + foot + 14, largest, unit)
+    _legend(canvas, left, bottom + foot + 14, largest, unit)
     return canvas.picture()
 
 
-def _legend(canvas: Canvas, y: Number, largest: Number, unit: str) -> None:
+def _legend(canvas: Canvas, left: Number, y: Number, largest: Number, unit: str) -> None:
     steps, width = 12, 14
     for step in range(-steps, steps + 1):
-        x = LEFT + width * (step + steps) * 0.7
+        x = left + width * (step + steps) * 0.7
         share = round(abs(step) / steps, 3)
         canvas.add("rect", x=x, y=y, width=width * 0.7, height=10, class_="cell")
         canvas.add("rect", x=x, y=y, width=width * 0.7, height=10, class_="plus" if step >= 0 else "minus",
                    fill_opacity=share)  # fmt: skip
-    end = LEFT + width * 0.7 * (2 * steps + 1)
-    canvas.text_at(LEFT - 8, y + 9, number(-largest), "label", "end")
+    end = left + width * 0.7 * (2 * steps + 1)
+    canvas.text_at(left - 8, y + 9, number(-largest), "label", "end")
     canvas.text_at(end + 8, y + 9, f"{number(largest)} {unit}", "label", "start")
 
 

@@ -60,13 +60,13 @@ def page(study: Study, arrays: Mapping[str, np.ndarray]) -> str:
     selected = selected_candidate(study)
     roles = study.roles
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             study=study,
             summary=study.summary.removeprefix(f"{study.status}: "),
             verdict=words.VERDICTS[study.status],
-            csp=_policy(style, SCRIPT),
+            csp=policy(style, SCRIPT),
             style=style,
             script=SCRIPT,
             contents=[(name, title) for name, title in SECTIONS if _has(study, name)],
@@ -166,7 +166,8 @@ def _has(study: Study, section: str) -> bool:
     }.get(section, True)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with everything escaped, and the words of a report as filters."""
     environment = Environment(
         loader=PackageLoader("openwork.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -184,7 +185,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     """Nothing may be loaded, and no style or script runs but these two."""
 
     def allowed(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a study in, one self-contained page out."""
+"""The folder of a study or of a causal result in, one self-contained page out."""
 
 from __future__ import annotations
 
@@ -7,30 +7,34 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from openwork.errors import BadInput, CorruptFile
+from openwork.reports.causal import causal_page
 from openwork.reports.page import page
 from openwork.store import read_arrays, read_json, write_text
 from openwork.studies.schema import VERSION, Study
 
 RECORD, ARRAYS, REPORT = "study.json", "arrays.npz", "report.html"
+RESULT = "result.json"
 
 
 def render(folder: str | Path) -> Path:
-    """Write ``report.html`` next to ``study.json``.
+    """Write ``report.html`` next to ``study.json`` or ``result.json``.
 
     Args:
-        folder: where a study was written.
+        folder: where a study, or the result of a causal method, was written.
 
     Returns:
         The path of the page.
 
     Raises:
-        BadInput: if the folder holds no study.
-        CorruptFile: if the study is damaged or of another version.
+        BadInput: if the folder holds neither.
+        CorruptFile: if the record is damaged or of another version.
         OutputOccupied: if the page cannot be written.
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():
-        raise BadInput(f"expected the folder of a study, with a {RECORD} in it; {folder} has none")
+        if not (folder / RESULT).is_file():
+            raise BadInput(f"expected a folder with a {RECORD} or a {RESULT} in it; {folder} has neither")
+        return write_text(folder / REPORT, causal_page(folder))
     record = read_json(folder / RECORD)
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != VERSION:

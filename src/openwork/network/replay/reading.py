@@ -39,6 +39,11 @@ class Reading:
         answer, wrong = self.answers(picked, logits.device)
         if logits.ndim == 3:
             at = torch.tensor(self.batch.at)[picked].to(logits.device)
+            if int(at.max()) >= logits.shape[1]:
+                raise BadInput(
+                    f"expected an answer read within the {logits.shape[1]} positions of the logits; at= says "
+                    f"{int(at.max())} (an encoder-decoder answers at positions of its decoder)"
+                )
             logits = logits[torch.arange(len(picked), device=logits.device), at]
         return self.read(logits, answer, wrong)
 
