@@ -19,7 +19,7 @@ from openwork.faithfulness.components import Component
 from openwork.faithfulness.measure import Tick, mean_values, silent
 from openwork.studies.schema import AttentionExample, Role, Roles, RoleScore
 from openwork.studies.texts import Texts
-from openwork.task import Batch, Inputs
+from openwork.task import Batch, Inputs, Tensors
 from openwork.tasks.reader import Reader
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def record(
     return Roles(definitions=definitions, least=least, heads=roles, attention=examples), named, arrays
 
 
-def patterns(net: Network, inputs: Inputs, heads: Sequence[Component]) -> Float[np.ndarray, "row head query key"]:
+def patterns(net: Network, inputs: Inputs | Tensors, heads: Sequence[Component]) -> Float[np.ndarray, "row head query key"]:
     """Attention weights of some heads."""
     sites = sorted({f"blocks.{h.layer}.attn.pattern" for h in heads})
     run = net.run(inputs, keep=sites)
