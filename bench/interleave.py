@@ -24,13 +24,13 @@ class WorkerFailed(RuntimeError):
 
 
 class Worker:
-    """A process that times the modes of one tool, one request at a time, and is idle between requests."""
+    """A process that runs one of a tool's programs, one request at a time, and is idle between requests."""
 
-    def __init__(self, tool: str, interpreter: Path, case: Path, threads: int) -> None:
+    def __init__(self, tool: str, interpreter: Path, case: Path, threads: int, program: str = "worker") -> None:
         self.tool = tool
         self._log = case / f"{tool}.log"
         self._process = subprocess.Popen(
-            [interpreter, "-m", f"peers.{tool}.worker", case, str(threads)],
+            [interpreter, "-m", f"peers.{tool}.{program}", case, str(threads)],
             cwd=BENCH, env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.open("w"), text=True,
         )  # fmt: skip

@@ -1,0 +1,107 @@
+"""What every tool sweeps: pairs of inputs and kinds of cells, and the loop that answers requests line by line."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from peers.case import Case, read
+
+KINDS = ("residual", "heads", "heads x positions")
+PAIRS: dict[str, tuple[int, ...] | None] = {"every token": None, "two tokens": (3, 9)}
+"""Where clean and corrupted inputs differ."""
+
+Cell = tuple[int, ...]
+"""(layer, position), (layer, head) or (layer, head, position)."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clean and corrupted inputs with the tokens whose logits are compared.
+
+    Args:
+        clean, corrupted: (example, position) token ids.
+        right, wrong: (example,) token ids.
+    """
+
+    clean: torch.Tensor
+    corrupted: torch.Tensor
+    right: torch.Tensor
+    wrong: torch.Tensor
+
+    def difference(self, logits: torch.Tensor) -> torch.Tensor:
+        """(example,) logit of the right token minus that of the wrong one, at the last position."""
+        last, rows = logits[:, -1], torch.arange(len(self.right))
+        return last[rows, self.right] - last[rows, self.wrong]
+
+
+def write_pairs(folder: Path, case_ids: torch.Tensor, vocabulary: int, seed: int) -> None:
+    """Write pairs of each kind beside a case."""
+    generator = torch.Generator().manual_seed(seed)
+    count, length = case_ids.shape
+    other = (case_ids + torch.randint(1, vocabulary, case_ids.shape, generator=generator)) % vocabulary
+    right, wrong = torch.randint(0, vocabulary, (2, count), generator=generator)
+    tensors = {"clean": case_ids, "right": right, "wrong": (wrong + (wrong == right)) % vocabulary}
+    for name, places in PAIRS.items():
+        changed = case_ids.clone()
+        picked = list(range(length)) if places is None else [p for p in places if p < length]
+        changed[:, picked] = other[:, picked]
+        tensors[name] = changed
+    save_file(tensors, folder / "pairs.safetensors")
+
+
+def cells_of(kind: str, case: Case) -> list[Cell]:
+    """All cells of a sweep."""
+    layers, heads, positions = range(case.shape.layers), range(case.shape.heads), range(case.shape.length)
+    axes = {"residual": (layers, positions), "heads": (layers, heads), "heads x positions": (layers, heads, positions)}
+    return list(itertools.product(*axes[kind]))
+
+
+Sweep = Callable[[str, Pairs, Sequence[Cell]], np.ndarray]
+"""(kind, pairs, cells) -> (cell, example) the metric of every cell."""
+
+
+def serve(make: Callable[[Case], Sweep], packages: Sequence[str]) -> None:
+    """Load the case named on the command line and answer requests until the input ends.
+
+    Requests: ``{"do": "describe"}`` and ``{"do": "sweep", "kind": …, "pair": …, "cells": [index …], "out": file}``.
+
+    Args:
+        make: makes the tool's sweep.
+        packages: those whose version the answer names.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not land between the answers
+    folder, threads = Path(sys.argv[1]), int(sys.argv[2])
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    case = read(folder)
+    tensors = load_file(folder / "pairs.safetensors")
+    sweep = make(case)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if request["do"] == "describe":
+                answer: dict[str, object] = {"versions": {name: version(name) for name in packages}}
+            else:
+                pairs = Pairs(tensors["clean"], tensors[request["pair"]], tensors["right"], tensors["wrong"])
+                every = cells_of(request["kind"], case)
+                cells = [every[i] for i in request["cells"]]
+                start = time.perf_counter()
+                values = sweep(request["kind"], pairs, cells)
+                answer = {"seconds": time.perf_counter() - start}
+                np.save(request["out"], np.asarray(values, dtype=np.float64))
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
