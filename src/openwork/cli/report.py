@@ -1,4 +1,4 @@
-"""`openwork report DIR`: render a study again."""
+"""`openwork report DIR`: render a study or a causal result again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def register(app: typer.Typer) -> None:
 
     @command(app, kept="an earlier report.html is as it was")
     def report(
-        folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds a study.json.")],
+        folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds a study.json or a result.json.")],
         *,
         common: Common,
     ) -> None:
-        """Render the report of a study again, from study.json and arrays.npz alone."""
+        """Render the report of a study or of a causal method again, from its record and arrays.npz alone."""
         from openwork.reports import render
 
         page = render(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,9 +92,10 @@ def heat_map(
         text: the same in words.
         largest: the value of full colour, for maps that are to be compared; the largest of this one unless given.
     """
-    width = min(96.0, max(30.0, 760 / max(1, len(columns))))
+    width = min(96.0, max(8.0, 760 / max(1, len(columns))))
     longest = max((len(name) for name in columns), default=0)
-    slanted = longest * 6.5 > width
+    slanted = longest * 6.5 > max(width, 26)
+    every = math.ceil((15 if slanted else 26) / width)
     bottom = TOP + CELL_HEIGHT * len(rows)
     foot = (14 + 4.2 * longest) if slanted else 22
     # a slanted name ends below its column and begins far to the left of it
@@ -103,7 +105,8 @@ def heat_map(
     for cell in cells:
         x, y = left + width * cell.column, bottom - CELL_HEIGHT * (cell.row + 1)
         share = abs(cell.value) / largest
-        place = {"x": x + 1, "y": y + 1, "width": width - 2, "height": CELL_HEIGHT - 2, "rx": 3}
+        place = {"x": x + 1, "y": y + 1, "width": width - (2 if width > 16 else 1), "height": CELL_HEIGHT - 2,
+                 "rx": 3}
         canvas.add("rect", **place, class_="cell")
         sign = "plus" if cell.value >= 0 else "minus"
         frame = " marked" if cell.marked else ""
@@ -114,6 +117,8 @@ def heat_map(
     for row, name in enumerate(rows):
         canvas.text_at(left - 8, bottom - CELL_HEIGHT * (row + 0.5) + 4, name, "label", "end")
     for column, name in enumerate(columns):
+        if column % every:
+            continue
         x, y = left + width * (column + 0.5), bottom + 16
         if slanted:
             canvas.add("text", name, class_="label", text_anchor="end", transform=f"translate({x:.1f},{y}) rotate(-35)")
