@@ -46,6 +46,12 @@ def found(net, tasks):
     return dissociate(net, tasks, {"first": FIRST, "second": SECOND}, FEW)
 
 
+@pytest.fixture(scope="module")
+def bare(tasks):
+    net = open_network(PlantedFact(STORES, subjects=48, planted=False).eval())
+    return dissociate(net, tasks, {"first": FIRST, "second": SECOND}, FEW)
+
+
 # -- the slow way --
 
 
@@ -117,9 +123,8 @@ def test_effects_are_those_of_ablations_by_hand(module, tasks, found):
             assert float(found.table["effect"][c, t]) == pytest.approx(expected.mean(), abs=1e-4)
 
 
-def test_interaction_and_its_p_value_are_those_of_the_definition(tasks):
-    bare = open_network(PlantedFact(STORES, subjects=48, planted=False).eval())
-    table = dissociate(bare, tasks, {"first": FIRST, "second": SECOND}, FEW).table
+def test_interaction_and_its_p_value_are_those_of_the_definition(bare):
+    table = bare.table
     own = [(table[f"effect_{t}"][t] - table[f"effect_{t}"][1 - t]).to_numpy() for t in (0, 1)]
     assert table.attrs["interaction"] == pytest.approx(own[0].mean() + own[1].mean())
     rng = np.random.default_rng(1)
@@ -164,12 +169,10 @@ def test_two_tasks_on_one_store_are_not_dissociated(tasks):
     assert same.findings[1].verdict == "rejected"
 
 
-def test_copy_without_facts_has_nothing_to_dissociate(tasks):
-    bare = open_network(PlantedFact(STORES, subjects=48, planted=False).eval())
-    nothing = dissociate(bare, tasks, {"first": FIRST, "second": SECOND}, FEW)
-    assert nothing.findings == ()
-    assert nothing.table.attrs["dissociation"] == "no"
-    assert "cannot be told from 0" in nothing.remarks[0]
+def test_copy_without_facts_has_nothing_to_dissociate(bare):
+    assert bare.findings == ()
+    assert bare.table.attrs["dissociation"] == "no"
+    assert "cannot be told from 0" in bare.remarks[0]
 
 
 @pytest.mark.extended

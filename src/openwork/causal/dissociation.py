@@ -89,7 +89,8 @@ def dissociate(
         or no dissociation); and a table: ``effect`` with ``low`` and ``high`` (circuit, task) on the held-out split,
         the effects on each example as ``effect_0`` and ``effect_1`` (circuit, example_0 or example_1) for the two
         tasks, and those of the random circuits (circuit, task, control) as ``control_effect``. Attributes:
-        ``interaction``, ``interaction_low``, ``interaction_high``, ``interaction_p`` and ``dissociation``.
+        ``interaction``, ``interaction_low``, ``interaction_high``, ``interaction_p`` and ``dissociation``. There are no
+        random circuits where there are no findings.
 
     Raises:
         BadInput: if there are not two tasks and two circuits, circuits are empty, the same, or have nothing to match
@@ -117,10 +118,10 @@ def dissociate(
     criteria = method.standard.criteria(1.0, UNIT)
     rng = np.random.default_rng(method.seed)
     controls = [alike(net, circuit, criteria.controls_needed, rng) for circuit in nodes]
-    count = min(len(found) for found in controls)
-    cells = [*nodes, *controls[0][:count], *controls[1][:count]]
     gaps = [Gap.of(net, task.split("find"), task.metric) for task in tasks]
     closed = [f"{task.name}: {gap.closed}" for task, gap in zip(tasks, gaps, strict=True) if not gap.open]
+    count = 0 if closed else min(len(found) for found in controls)
+    cells = [*nodes, *controls[0][:count], *controls[1][:count]]
     effects = []
     for number, (task, gap) in enumerate(zip(tasks, gaps, strict=True)):
         scale = gap.scale if gap.open else 1.0
