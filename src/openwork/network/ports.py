@@ -122,6 +122,32 @@ def _unflattened(visit: Visit, session: Session) -> Visit:
 
 
 @dataclass(eq=False, frozen=True)
+class ForkPort(Port):
+    """One tensor that several modules read; a write is computed once and reaches them all.
+
+    Args:
+        readers: where they read it, in order of execution.
+    """
+
+    readers: tuple[ModulePort, ...]
+
+    def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        first, *others = self.readers
+        if not writes:
+            first.attach(session, visit, writes)
+            return
+        held: list[Tensor | None] = [None]
+
+        def see_first(value: Tensor) -> Tensor | None:
+            held[0] = visit(value)
+            return held[0]
+
+        first.attach(session, see_first, writes)
+        for port in others:
+            port.attach(session, lambda value: held[0], writes)
+
+
+@dataclass(eq=False, frozen=True)
 class MidPort(Port):
     """The residual stream between two sub-layers: what the first read plus what it added.
 
