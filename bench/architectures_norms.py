@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor
 
 import openwork as ow
@@ -48,8 +49,8 @@ class Norms:
                 names = (n for n in ("eps", "variance_epsilon", "epsilon") if hasattr(call.module, n))
                 eps = float(next((getattr(call.module, n) for n in names), 0.0))
                 for tensor in call.inputs.values():
-                    if tensor.shape[:-1] == value.shape[:-1]:
-                        wide = tensor.double()
+                    if tensor.shape[:-1].numel() == value.numel():
+                        wide = tensor.double().reshape(*value.shape[:-1], -1)
                         squares = (wide.var(-1, keepdim=True, unbiased=False), wide.pow(2).mean(-1, keepdim=True))
                         if min(off((x + eps).sqrt(), value.double()) for x in squares) <= CLOSE:
                             found.append(call)
@@ -81,19 +82,28 @@ class Norms:
     def _belongs(self, block: str, norm: str, norms: list[PlainCall], member: PlainCall) -> float | None:
         """0 if one of these norms is that of the right sub-layer.
 
-        That is the norm that returns what the sub-layer reads, or what it adds; failing those, the first norm after it.
+        That is the norm that returns what the sub-layer reads, or what it adds, or that reads the sum of both.
         """
         kept, producers = self.seen.kept, self.producers(block, member)
         layer = next((x for x in LAYERS.get(norm, ()) if x in producers), None)
         if layer is None or not norms:
             return None
         added, reads = kept[f"{block}.{layer}.out"], kept.get(f"{block}.{layer}.in")
-        own, after = [], []
-        for call in (c for c in self.seen.plain.calls if c.is_norm and c.within(member) and () in c.outputs):
-            out = call.outputs[()]
+        for call in (c for c in norms if c.outputs[()].numel() == added.numel()):
+            out = call.outputs[()].reshape(added.shape)
             if (reads is not None and off(out, reads) < 1e-5) or multiple(added, out) is not None:
-                own.append(call)
-            elif call.start > producers[layer].end:
-                after.append(call)
-        # behind a sub-layer whose sum is normed, the norm before the next one is its own, not the next one's
-        return 0.0 if any(call in norms for call in [*own, *after[:1]]) else 1.0
+                return 0.0
+            later = call.start > producers[layer].end
+            if later and (reads is None or any(_is_sum(t, reads, added) for t in call.inputs.values())):
+                return 0.0
+        return 1.0
+
+
+def _is_sum(value: Tensor, first: Tensor, second: Tensor) -> bool:
+    """Whether a tensor is a combination of two others with one factor each."""
+    if value.numel() != first.numel():
+        return False
+    columns = torch.stack([first.double().flatten(), second.double().flatten()], 1)
+    target = value.double().flatten()
+    solved = torch.linalg.lstsq(columns, target).solution
+    return bool(solved.abs().min() > 1e-6) and off(columns @ solved, target) <= CLOSE

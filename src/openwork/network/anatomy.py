@@ -253,16 +253,17 @@ class Surveyor:
                 for t in done:
                     middle = middle + (t.value if t.gain == 1.0 else t.value * t.gain)
                 readers = [
-                    (deviation(t, middle), c, p)
+                    (deviation(t.reshape(middle.shape), middle), c, p)
                     for c in block.call.descendants()
                     if c.start > term.call.end
                     for p, t in c.inputs.items()
-                    if t.shape == middle.shape
+                    if t.shape in (middle.shape, flattened(middle.shape))
                 ]
                 off, reader, path = min(readers, key=lambda r: r[0], default=(float("inf"), None, ()))
                 limit = tolerance(middle.dtype) / 100
                 if len(done) == 1 and reader is not None and off <= limit:
-                    exactly = self._in(reader, path) if off == 0 else None
+                    flat = reader.inputs[path].shape != middle.shape
+                    exactly = self._in(reader, path, flat) if off == 0 else None
                     mid = MidPort(self._in(block.call, block.pre), port, exactly)
                     checks = [Check("read by the next sub-layer", off, limit)]
                     yield Found(f"{block.name}.resid_mid", mid, middle, axes, checks)
@@ -280,7 +281,9 @@ class Surveyor:
             self.refused[f"{block.name}.{number}.scale"] = "its norm divides by neither standard deviation nor rms"
             return
         port, residual = found
-        value = layer.norm.inputs[port.path]
+        value, shape = layer.norm.inputs[port.path], block.call.outputs[block.post].shape
+        if value.shape == flattened(shape) != shape:
+            port, value = replace(port, flat=True), value.reshape(shape)
         checks = [Check("norm", residual, tolerance(value.dtype))]
         yield Found(f"{block.name}.{number}.scale", port, port.scale(value), hidden_axes(value, layer.norm), checks)
 

@@ -194,7 +194,7 @@ class ScalePort(Port):
         path: which of its arguments it normalises.
         centred: whether it subtracts the mean first (LayerNorm) or not (RMSNorm).
         eps: added to the mean square under the root.
-        ordinal: as in `ModulePort`.
+        ordinal, flat: as in `ModulePort`.
     """
 
     module: nn.Module
@@ -202,6 +202,7 @@ class ScalePort(Port):
     centred: bool
     eps: float
     ordinal: int | None = None
+    flat: bool = False
 
     def scale(self, value: Tensor) -> Tensor:
         """The divisor for this input of the norm."""
@@ -220,9 +221,11 @@ class ScalePort(Port):
                 return None
             bias = getattr(module, "bias", None)
             extra = change.pop().to(output.dtype) - 1  # zero, and so bit for bit the same, for an unchanged scale
+            extra = extra.reshape(*output.shape[:-1], 1)
             return output + (output if bias is None else output - bias) * extra
 
-        ModulePort(self.module, "in", self.path, ordinal=self.ordinal).attach(session, see_input, writes=False)
+        port = ModulePort(self.module, "in", self.path, ordinal=self.ordinal, flat=self.flat)
+        port.attach(session, see_input, writes=False)
         if writes:
             session.on_output(self.module, see_output)
 
