@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.network.attention import FunctionTap, Handler, Visits, registry, registry_handler
+from openwork.network.attention import FunctionTap, Handler, Registry, Visits, registry_handler
 from openwork.network.paths import Path, read, replaced
 from openwork.network.session import Session, Visit
 
@@ -90,13 +90,14 @@ class ModulePort(Port):
         session.on_output(self.module, hook)
 
     def _attach_input(self, session: Session, visit: Visit) -> None:
-        (key, *rest), ordinal, also = self.path, self.ordinal, self.also
+        key, rest, ordinal, also = self.path[0], self.path[1:], self.ordinal, self.also
+        by_position = isinstance(key, int)
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if ordinal is not None and session.nth_call(module) != ordinal:
                 return None
-            holder = args if isinstance(key, int) else kwargs
-            new = visit(read(holder[key], tuple(rest)))  # type: ignore[index]
+            value = args[key] if by_position else kwargs[key]  # type: ignore[index]
+            new = visit(read(value, rest) if rest else value)
             if new is None:
                 return None
             arguments = {**dict(enumerate(args)), **kwargs}
@@ -299,7 +300,7 @@ class AttentionTaps:
     def _route(self, port: AttentionPort, choose: Callable[[], Visits]) -> None:
         if port.route == "registry":
             if not self.handlers:
-                self.session.enter(registry(self.handlers))
+                self.session.enter(Registry(self.handlers))
             self.handlers[port.module] = registry_handler(choose)
             return
         if not self.functions:
