@@ -221,6 +221,8 @@ class ScalePort(Port):
             if not change or not isinstance(output, Tensor):
                 return None
             bias = getattr(module, "bias", None)
+            if isinstance(bias, Tensor) and bias.is_meta:  # offloaded again; it is what the norm makes of zeros
+                bias = module.forward(output.new_zeros(output.shape[-1:]))
             extra = change.pop().to(output.dtype) - 1  # zero, and so bit for bit the same, for an unchanged scale
             extra = extra.reshape(*output.shape[:-1], 1)
             return output + (output if bias is None else output - bias) * extra
