@@ -8,6 +8,7 @@ import re
 import torch
 from torch import Tensor
 
+from architectures_norms import Norms
 from architectures_plain import Place, PlainCall, main_output, multiple, off, tensors
 from architectures_seen import BLOCK, CLOSE, Seen
 
@@ -16,7 +17,7 @@ class Reads:
     """Compares every kept value of a network with plain torch."""
 
     def __init__(self, seen: Seen):
-        self.seen = seen
+        self.seen, self.norms = seen, Norms(seen)
 
     def judge(self) -> None:
         """Make every comparison."""
@@ -118,14 +119,7 @@ class Reads:
             maps = [p for p in inside if p.side == "in" and p.call.holds_matrix]
             judge(name, "no linear map of the block reads it", 0.0 if maps else 1.0)
         elif part == "scale":
-            norms = self._norms(value, member)
-            judge(name, "no norm of the block divides by it", 0.0 if norms else 1.0)
-            judge(name, "is the scale of another norm", self._belongs(match[1] + match[2], layer, norms, member))
-            others = [n for n in self.seen.kept if n != name and n.startswith(f"{match[1]}{match[2]}.norm")]
-            same = [
-                n for n in others if self.seen.kept[n].shape == value.shape and torch.equal(self.seen.kept[n], value)
-            ]
-            judge(name, f"is the same norm as {', '.join(same)}", 1.0 if same else 0.0)
+            self.norms.judge(name, member)
         elif part == "z":
             places = self._inside(value.flatten(2), member)
             judge(name, "", 0.0 if any(p.side == "in" for p in places) else None)
@@ -136,22 +130,10 @@ class Reads:
         elif part not in ("scores", "pattern"):
             judge(name, "no module of the block passes it", 0.0 if inside else 1.0)
 
-    def _producers(self, block: str, member: PlainCall) -> dict[str, PlainCall]:
-        """For each sub-layer the call that returns what it adds, the innermost one."""
-        found = {}
-        for name in self.seen.kept:
-            if re.fullmatch(re.escape(block) + r"\.[a-z]+\d*\.out", name):
-                calls = [
-                    p.call for p in self.seen.places(name, scaled=True) if p.side == "out" and p.call.within(member)
-                ]
-                if calls:
-                    found[name[len(block) + 1 : -4]] = min(calls, key=lambda call: call.end)
-        return found
-
     def _leads(self, stem: str, readers: list[PlainCall], member: PlainCall) -> float | None:
         """0 if after some reader began, the first sub-layer to return what it adds is this one."""
         block, layer = stem[:-1].rsplit(".", 1)
-        producers = self._producers(block, member)
+        producers = self.norms.producers(block, member)
         if layer not in producers or not readers:
             return None
         for reader in readers:
@@ -159,27 +141,6 @@ class Reads:
             if later and min(later, key=lambda name: later[name]) == layer:
                 return 0.0
         return 1.0
-
-    def _belongs(self, block: str, norm: str, norms: list[PlainCall], member: PlainCall) -> float | None:
-        """0 if one of these norms is that of the right sub-layer.
-
-        That is the norm that returns what the sub-layer reads, or what it adds; failing those, the first norm after it.
-        """
-        kept, producers = self.seen.kept, self._producers(block, member)
-        layers = {"norm1": ("attn", "mixer"), "norm2": ("mlp",), "norm_cross": ("cross",)}.get(norm, ())
-        layer = next((x for x in layers if x in producers), None)
-        if layer is None or not norms:
-            return None
-        added, reads = kept[f"{block}.{layer}.out"], kept.get(f"{block}.{layer}.in")
-        own, after = [], []
-        for call in (c for c in self.seen.plain.calls if c.is_norm and c.within(member) and () in c.outputs):
-            out = call.outputs[()]
-            if (reads is not None and off(out, reads) < 1e-5) or multiple(added, out) is not None:
-                own.append(call)
-            elif call.start > producers[layer].end:
-                after.append(call)
-        # behind a sub-layer whose sum is normed, the norm before the next one is its own, not the next one's
-        return 0.0 if any(call in norms for call in [*own, *after[:1]]) else 1.0
 
     def _scored(self, stem: str) -> float | None:
         """0 if q @ k follows the scores better than k @ q does; None if neither does (another kind of scores)."""
@@ -196,21 +157,6 @@ class Reads:
 
     def _inside(self, value: Tensor, member: PlainCall) -> list[Place]:
         return [p for p in self.seen.plain.places(value) if p.call.within(member)]
-
-    def _norms(self, value: Tensor, member: PlainCall) -> list[PlainCall]:
-        """The norms of the block of whose input this is the standard deviation or the root mean square."""
-        found = []
-        for call in self.seen.plain.calls:
-            if call.is_norm and call.within(member):
-                names = (n for n in ("eps", "variance_epsilon", "epsilon") if hasattr(call.module, n))
-                eps = float(next((getattr(call.module, n) for n in names), 0.0))
-                for tensor in call.inputs.values():
-                    if tensor.shape[:-1] == value.shape[:-1]:
-                        wide = tensor.double()
-                        squares = (wide.var(-1, keepdim=True, unbiased=False), wide.pow(2).mean(-1, keepdim=True))
-                        if min(off((x + eps).sqrt(), value.double()) for x in squares) <= CLOSE:
-                            found.append(call)
-        return found
 
     def _projected(self, value: Tensor, member: PlainCall) -> float | None:
         """0 if some head vector of q, k or v stands in the output of a module of the block; None if it was changed."""

@@ -34,7 +34,7 @@ from openwork.task import Task
 from openwork.tasks.examples import Example, assemble
 
 VOCABULARY, SPAN, HEADS = 64, 8, 8
-SETTINGS = StudySettings(examples=30, batch_tokens=16384)
+SETTINGS = StudySettings(batch_tokens=16384)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Outcome:
     size: int
 
 
-def induction_task(seed: int, n: int = 72) -> Task:
+def induction_task(seed: int, n: int = 2 * SETTINGS.examples) -> Task:
     """A B … A predicts B, on repeated random tokens of a vocabulary without text."""
     rng = np.random.default_rng(seed)
     examples = []
@@ -134,10 +134,12 @@ def outcome(kind: str, seed: int, settings: StudySettings = SETTINGS) -> Outcome
         settings = replace(settings, ablation="corrupted")
     assert gate.check(net, task, settings, seed).passed, f"{kind} {seed} does not pass the gate"
     components = components_of(net)
-    find = effects.with_positions(gate.examples_of(found_on, "find", settings.examples), seed)
-    means = mean_values(net, find.corrupted, components)
+    swept = min(settings.examples, settings.sweep_examples)
+    find = effects.with_positions(gate.examples_of(found_on, "find", swept), seed)
     meter = Meter(net, find, task.metric, settings.batch_tokens)
-    honest = Meter(net, gate.examples_of(task, "find", settings.examples), task.metric, settings.batch_tokens)
+    whole = gate.examples_of(task, "find", settings.examples)
+    means = mean_values(net, whole.corrupted, components)
+    honest = Meter(net, whole, task.metric, settings.batch_tokens)
     held_out = Meter(net, gate.examples_of(task, "held-out", settings.examples), task.metric, settings.batch_tokens)
     table = effects.measure(net, meter, components, means, settings.alpha, seed)
     if kind == "effects permuted":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from openwork import network
+from openwork.edit import Ablate, Scale
 from openwork.errors import BadInput, CorruptFile, UnknownName
 from openwork.zoo import opening
 
@@ -238,17 +240,36 @@ def test_loading_options_for_a_module(options: dict[str, Any]) -> None:
 
 
 def test_a_map_of_devices(saved: Path) -> None:
-    pytest.importorskip("accelerate", reason="device_map needs accelerate, which is not installed")
     net = network.open(saved, device="auto")
     run = net.run(token_ids(), keep="blocks.1.attn.z")
     assert run["blocks.1.attn.z"].shape[-1] * 4 == WIDTH
 
 
-def test_a_map_of_devices_without_accelerate(saved: Path) -> None:
-    try:
-        import accelerate  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        with pytest.raises(BadInput, match="accelerate"):
-            network.open(saved, device="auto")
-    else:
-        pytest.skip("accelerate is installed")
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_a_model_that_accelerate_spreads_is_read_and_written_like_the_plain_one(
+    saved: Path, tmp_path: Path, where: str
+) -> None:
+    """Weights that lie on disk come in for one module's call only, behind a forward of accelerate's own."""
+    parts = ["wte", "wpe", "drop", "h.0", "h.1", "h.2", "ln_f"]
+    device_map = {**{f"transformer.{part}": "cpu" for part in parts}, "lm_head": "cpu", "transformer.h.1": where}
+    module = AutoModelForCausalLM.from_pretrained(saved, device_map=device_map, offload_folder=tmp_path).eval()
+    plain, spread = network.open(saved), network.open(module)
+    assert list(spread.sites) == list(plain.sites)
+    names = list(plain.sites)
+    edits = [Scale("blocks.1.norm1.scale", factor=2.0), Ablate("blocks.1.attn.z[1]")]
+    for given in ([], edits):
+        one, other = (net.run(token_ids(), keep=names, edits=given) for net in (plain, spread))
+        assert torch.equal(one.logits, other.logits)
+        assert all(torch.equal(one[name], other[name]) for name in names)
+    grads = [
+        net.run(token_ids(), keep="blocks.0.attn.z", grads=lambda r: r.logits[:, -1, 3]).grads
+        for net in (plain, spread)
+    ]
+    assert torch.equal(*(g["blocks.0.attn.z"] for g in grads))
+    assert spread.generate(token_ids(), max_new_tokens=3).ids == plain.generate(token_ids(), max_new_tokens=3).ids
+
+
+def test_a_map_of_devices_without_accelerate(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="accelerate"):
+        network.open(saved, device="auto")

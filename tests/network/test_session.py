@@ -279,6 +279,71 @@ def test_a_run_within_a_run(opened: Opener) -> None:
     assert clean(inner.module)
 
 
+def test_runs_that_keep_the_same_share_their_hooks_and_no_values(opened: Opener) -> None:
+    """The hooks of a call are kept for the next; a call within a call, or in another thread, has its own."""
+    net, keep = opened("llama"), ("blocks.1.attn.pattern", "blocks.1.resid_mid", "blocks.2.norm2.scale")
+    batches = [token_ids(seed=seed) for seed in range(4)]
+    alone = [net.run(ids, keep=[*keep, "embed"]) for ids in batches]
+    runs = [net.run(ids, keep=keep) for ids in batches]
+    assert net.run(batches[0][:1, :3], keep=keep)[keep[1]].shape[:2] == (1, 3)
+    for run, expected in zip(runs, alone, strict=True):
+        assert list(run.values) == list(keep)
+        assert all(torch.equal(run[name], expected[name]) for name in keep)
+    assert clean(net.module)
+    assert len(net.plans[keep, False].idle) == 1
+
+    inside: list[Run] = []
+
+    def again(module: Any, args: Any) -> None:
+        if not inside:
+            inside.append(runs[0])
+            inside[0] = net.run(batches[1], keep=keep)
+
+    handle = inner(net.module, "model.layers.2").register_forward_pre_hook(again)
+    try:
+        run = net.run(batches[0], keep=keep)
+    finally:
+        handle.remove()
+    assert torch.equal(inside[0][keep[0]], alone[1][keep[0]])
+    assert torch.equal(run.logits, alone[0].logits)
+    assert clean(net.module)
+
+
+def test_hooks_of_a_call_that_failed_are_not_used_again() -> None:
+    net = network.open(build("gpt2"))
+    expected = net.run(token_ids(), keep=("blocks.1.resid_mid",))["blocks.1.resid_mid"]
+
+    def fail(module: Any, args: Any) -> None:
+        raise ZeroDivisionError
+
+    handle = inner(net.module, "transformer.h.2").register_forward_pre_hook(fail)
+    with pytest.raises(ZeroDivisionError):
+        net.run(token_ids(), keep=("blocks.1.resid_mid",))
+    handle.remove()
+    assert net.plans[("blocks.1.resid_mid",), False].idle == []
+    assert torch.equal(net.run(token_ids(), keep=("blocks.1.resid_mid",))["blocks.1.resid_mid"], expected)
+
+
+def test_a_session_can_be_entered_again() -> None:
+    module, calls = nn.Linear(3, 3), 0
+
+    def count(module: Any, args: Any, output: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+
+    session = Session(module)
+    session.on_output(module, count)
+    session.count_steps()
+    for _ in range(2):
+        with session:
+            session.install()
+            module(torch.randn(1, 3))
+            assert session.step == 0
+        assert hooks_left(module) == []
+        module(torch.randn(1, 3))
+    assert calls == 2
+
+
 def test_output_hooks_see_values_in_the_order_asked() -> None:
     module = nn.Linear(3, 3)
     with Session(module) as session, torch.no_grad():

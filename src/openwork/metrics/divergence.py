@@ -86,9 +86,7 @@ def cross_entropy(
     """Mean loss of the counted tokens of each example.
 
     Args:
-        logits: ``logits[..., i, :]`` predicts ``targets[..., i]``; for next-token loss, shift before calling.
-        targets: the true ids; anything at all where `mask` is False.
-        mask: True at the tokens that count; all of them when None.
+        logits, targets, mask: as `token_cross_entropy`.
 
     Returns:
         The mean loss per example. Examples with fewer counted tokens weigh as much as long ones in a mean of these;

@@ -12,17 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from openwork.network.blocks import Block, Contribution, Sum, find_blocks
-from openwork.network.kinds import (
-    experts_of,
-    flattened,
-    hidden_axes,
-    is_feed_forward,
-    is_linear,
-    is_norm,
-)
+from openwork.network.kinds import experts_of, flattened, hidden_axes, is_linear, is_norm
 from openwork.network.paths import Path
-from openwork.network.ports import AttentionPort, MidPort, ModulePort, Port, ScalePort, View, norm_scale
+from openwork.network.ports import AttentionPort, ForkPort, MidPort, ModulePort, Port, ScalePort, View, norm_scale
 from openwork.network.record import AttentionCall, Call, Trace, same
+from openwork.network.sublayers import SubLayer, has_heads, sub_layers
 
 HEADS = ("batch", "position", "head", "channel")
 WEIGHTS = ("batch", "head", "query", "key")
@@ -211,53 +205,26 @@ class Surveyor:
         attentions = [a for a in self.trace.attentions if call.start < a.time < call.end]
         if not block.sums:
             self.refused[f"{name}.*.out"] = block.reason
-        layers = self._sublayers(block, attentions)
+        for attention in (a for a in attentions if not has_heads(a, pre)):
+            module = attention.call.name.rpartition(".")[2]
+            self.refused[f"{name}.{module}.q|k|v|z|scores|pattern"] = "positions stand where the heads should"
+        layers = sub_layers(block, [a for a in attentions if has_heads(a, pre)])
         for layer in layers:
-            yield from self._sublayer(block, layer, axes)
+            yield from self._sublayer(block, layer, layers, axes)
         yield Found(f"{name}.resid_post", self._out(call, block.post), post, axes, [*total, *chain])
 
-    def _sublayers(self, block: Block, attentions: list[AttentionCall]) -> list[SubLayer]:
-        """The sub-layers of a block in order of execution: attention, cross-attention, mixer, MLP."""
-        terms = sorted((t for s in block.sums for t in s.terms), key=lambda t: t.call.end)
-        if not terms:
-            return [SubLayer("attn" if i == 0 else "cross", None, a) for i, a in enumerate(attentions[:2])]
-        owner: dict[int, AttentionCall] = {}
-        for attention in attentions:
-            inside = [i for i, t in enumerate(terms) if t.call.start < attention.time < t.call.end]
-            later = [i for i, t in enumerate(terms) if t.call.end > attention.time and i not in owner]
-            for index in (inside or later)[:1]:
-                owner.setdefault(index, attention)
-        layers: list[SubLayer] = []
-        names: set[str] = set()
-        for index, term in enumerate(terms):
-            attention = owner.get(index)
-            options = (
-                ("attn", "cross" if crosses(attention) else "attn2")
-                if attention
-                else ("mlp",)
-                if owner or len(terms) == 1
-                else ("mixer", "mlp")
-            )
-            if not attention and not owner and len(terms) == 1 and not is_feed_forward(term.call):
-                options = ("mixer",)
-            name = next((o for o in options if o not in names), f"{options[-1]}{index}")
-            names.add(name)
-            layers.append(SubLayer(name, term, attention))
-        return layers
-
-    def _sublayer(self, block: Block, layer: SubLayer, axes: tuple[str, ...]) -> Iterator[Found]:
+    def _sublayer(
+        self, block: Block, layer: SubLayer, layers: list[SubLayer], axes: tuple[str, ...]
+    ) -> Iterator[Found]:
         name, term = f"{block.name}.{layer.name}", layer.term
-        start = None
-        if term is not None:
-            start = self._input(block, layer)
-            if start is not None:
-                reader, path = start
-                value = reader.inputs[path].reshape(term.shape)
-                yield from self._norm(block, layer, value)
-                flat = reader.inputs[path].shape != term.shape
-                yield Found(f"{name}.in", self._in(reader, path, flat), value, axes)
-            else:
-                self.refused[f"{name}.in"] = "no module of the sub-layer takes a tensor of the stream's shape"
+        if layer.readers and term is not None:
+            yield from self._norm(block, layer, layers)
+            ports = tuple(self._in(c, p, c.inputs[p].shape != term.shape) for c, p in layer.readers)
+            reader, path = layer.readers[0]
+            port = ports[0] if len(ports) == 1 else ForkPort(ports)
+            yield Found(f"{name}.in", port, reader.inputs[path].reshape(term.shape), axes)
+        elif term is not None:
+            self.refused[f"{name}.in"] = "no module of the sub-layer takes a tensor of the stream's shape"
         if layer.attention is not None:
             yield from self._attention(name, layer.attention)
         elif term is not None and layer.name.startswith("mlp"):
@@ -286,74 +253,39 @@ class Surveyor:
                 for t in done:
                     middle = middle + (t.value if t.gain == 1.0 else t.value * t.gain)
                 readers = [
-                    (deviation(t, middle), c, p)
+                    (deviation(t.reshape(middle.shape), middle), c, p)
                     for c in block.call.descendants()
                     if c.start > term.call.end
                     for p, t in c.inputs.items()
-                    if t.shape == middle.shape
+                    if t.shape in (middle.shape, flattened(middle.shape))
                 ]
                 off, reader, path = min(readers, key=lambda r: r[0], default=(float("inf"), None, ()))
                 limit = tolerance(middle.dtype) / 100
                 if len(done) == 1 and reader is not None and off <= limit:
-                    exactly = self._in(reader, path) if off == 0 else None
+                    flat = reader.inputs[path].shape != middle.shape
+                    exactly = self._in(reader, path, flat) if off == 0 else None
                     mid = MidPort(self._in(block.call, block.pre), port, exactly)
                     checks = [Check("read by the next sub-layer", off, limit)]
                     yield Found(f"{block.name}.resid_mid", mid, middle, axes, checks)
 
-    def _input(self, block: Block, layer: SubLayer) -> tuple[Call, Path] | None:
-        """The call and argument by which a sub-layer reads the stream."""
-        term = layer.term
-        assert term is not None
-        shapes = (term.shape, flattened(term.shape))
-        inner = block.call.descendants()
-        if layer.attention is not None:
-            around = [c for c in inner if c.start < layer.attention.time < c.end]
-            candidates = [*around, *[c for c in inner if c.end < layer.attention.time and not c.children]]
-        else:
-            others = [t.call.end for s in block.sums for t in s.terms if t.call.end < term.call.start]
-            since = max(others, default=block.call.start)
-            last = [c for c in inner if c.end <= term.call.end and c.start > since]
-            deep = [c for c in last if c.children and any(same(v, term.value) for v in c.outputs.values())]
-            before_norm = [c for c in last if c.children and not is_norm(c)]
-            candidates = [*deep, *before_norm, *[c for c in last if not c.children and is_linear(c.module)]]
-        norms = [s.norm for s in block.sums if term in s.terms and s.norm is not None]
-        for call in candidates:
-            found = [p for p, t in call.inputs.items() if t.shape in shapes and t.is_floating_point()]
-            if any(norm.within(call) for norm in norms) or (found and _norms_first(call, call.inputs[found[0]])):
-                continue  # it takes the stream past the sub-layer too, or before its norm
-            if found and layer.attention is None and _reads_more(call, found[0]):
-                return None  # a pooled copy of the stream, say, which a write at one argument would not reach
-            if found:
-                return call, found[0]
-        return None
-
-    def _norm(self, block: Block, layer: SubLayer, value: Tensor) -> Iterator[Found]:
-        """The norm of a sub-layer: the one whose output it reads, or the one its sum goes through."""
+    def _norm(self, block: Block, layer: SubLayer, layers: list[SubLayer]) -> Iterator[Found]:
+        """The scale of a sub-layer's own norm; parallel sub-layers share theirs."""
         number = {"attn": "norm1", "mixer": "norm1", "mlp": "norm2", "cross": "norm_cross"}.get(layer.name)
-        if number is None:
+        before = layers[: layers.index(layer)]
+        if number is None or layer.norm is None or any(x.norm is layer.norm for x in before):
             return
-        inner = block.call.descendants()
-        norms = [s.norm for s in block.sums if s.norm is not None and layer.term in s.terms and is_norm(s.norm)]
-        norms += [c for c in inner if is_norm(c) and any(same(t, value) for t in c.outputs.values())]
-        norms += [c for c in inner if is_norm(c) and layer.term is not None and c is layer.term.call]
-        if number == "norm2" and any(same(t, value) for c in norms[:1] for t in self._attention_inputs(block)):
-            return  # parallel sub-layers share their norm
-        for call in norms[:1]:
-            found = scale_of(call, call.module in self.repeated)
-            if found is None:
-                self.refused[f"{block.name}.{number}.scale"] = "its norm divides by neither standard deviation nor rms"
-                continue
-            port, residual = found
-            scale = port.scale(call.inputs[port.path])
-            limit = tolerance(value.dtype)
-            yield Found(
-                f"{block.name}.{number}.scale", port, scale, hidden_axes(value, call), [Check("norm", residual, limit)]
-            )
-
-    def _attention_inputs(self, block: Block) -> list[Tensor]:
-        inner = block.call.descendants()
-        times = [a.time for a in self.trace.attentions if block.call.start < a.time < block.call.end]
-        return [t for c in inner if any(c.start < time < c.end for time in times) for t in c.inputs.values()]
+        if layer.name == "mixer" and any(x.name == "attn" for x in layers):
+            return  # the first norm is that of the attention
+        found = scale_of(layer.norm, layer.norm.module in self.repeated)
+        if found is None:
+            self.refused[f"{block.name}.{number}.scale"] = "its norm divides by neither standard deviation nor rms"
+            return
+        port, residual = found
+        value, shape = layer.norm.inputs[port.path], block.call.outputs[block.post].shape
+        if value.shape == flattened(shape) != shape:
+            port, value = replace(port, flat=True), value.reshape(shape)
+        checks = [Check("norm", residual, tolerance(value.dtype))]
+        yield Found(f"{block.name}.{number}.scale", port, port.scale(value), hidden_axes(value, layer.norm), checks)
 
     def _attention(self, name: str, attention: AttentionCall) -> Iterator[Found]:
         assert attention.q is not None
@@ -438,36 +370,6 @@ class Surveyor:
                     port = self._out(call, path, flat=flat)
                     yield Found(f"{name}.router", port, shown, axes, [Check("one logit an expert", 0.0, 0.0)], "expert")
                     return
-
-
-def crosses(attention: AttentionCall) -> bool:
-    """Whether an attention reads its keys from another stream: an encoder's, or an image's."""
-    assert attention.q is not None
-    assert attention.k is not None
-    stream = next((p for p, t in attention.call.inputs.items() if t.is_floating_point() and t.ndim == 3), None)
-    other = stream is not None and _reads_more(attention.call, stream)
-    return attention.k.shape[2] != attention.q.shape[2] or other
-
-
-@dataclass(eq=False)
-class SubLayer:
-    """One sub-layer: its name, what it adds, and its attention if it has one."""
-
-    name: str
-    term: Contribution | None
-    attention: AttentionCall | None
-
-
-def _norms_first(call: Call, value: Tensor) -> bool:
-    """Whether a call, or one within it, is of a norm that reads this very tensor."""
-    return any(is_norm(c) and any(same(t, value) for t in c.inputs.values()) for c in [call, *call.descendants()])
-
-
-def _reads_more(call: Call, path: Path) -> bool:
-    """Whether a call takes a further tensor as wide as the stream, but another one."""
-    value = call.inputs[path]
-    others = [t for p, t in call.inputs.items() if p != path and t.is_floating_point() and t.ndim == value.ndim]
-    return any(t.shape[-1] == value.shape[-1] and not same(t, value) for t in others)
 
 
 def scale_of(call: Call, repeated: bool) -> tuple[ScalePort, float] | None:

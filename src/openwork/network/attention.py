@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
@@ -91,22 +90,26 @@ def _get_interface(self: Any, attn_implementation: str, default: Callable[..., A
     return attend
 
 
-@contextmanager
-def registry(handlers: dict[nn.Module | None, Handler]) -> Iterator[None]:
+class Registry:
     """Route this thread's attention calls of the given modules (None: of all modules) through their handlers.
 
     Other threads and other modules go on undisturbed; the registry is itself again when the last user leaves.
     """
-    global _users
-    before = getattr(_local, "handlers", None)
-    with _lock:
-        _users += 1
-        AttentionInterface.get_interface = _get_interface
-    _local.handlers = handlers
-    try:
-        yield
-    finally:
-        _local.handlers = before
+
+    def __init__(self, handlers: dict[nn.Module | None, Handler]):
+        self.handlers = handlers
+
+    def __enter__(self) -> None:
+        global _users
+        self.before = getattr(_local, "handlers", None)
+        with _lock:
+            _users += 1
+            AttentionInterface.get_interface = _get_interface
+        _local.handlers = self.handlers
+
+    def __exit__(self, *exc: object) -> None:
+        global _users
+        _local.handlers = self.before
         with _lock:
             _users -= 1
             if not _users:

@@ -15,7 +15,7 @@ from openwork.network.apply import Ledger
 from openwork.network.certify import first_output
 from openwork.network.inputs import Prepared
 from openwork.network.padding import padding_holds
-from openwork.network.run import attach, check_mode, make_plan, resolve_sources, run_eagerly
+from openwork.network.run import attach, check_mode, eagerly, make_plan, resolve_sources
 from openwork.network.session import Session
 from openwork.task import Inputs
 
@@ -85,10 +85,10 @@ def generate(
         raise BadInput(f"this module has no generate of its own, so it takes no {sorted(options)}; it decodes greedily")
     plan = make_plan(net, (), edits, None, grads=False)
     runs = resolve_sources(net, plan, prepared, sources or {})
-    with torch.no_grad(), Session(net.root, prepared.layout.rows) as session:
+    with torch.no_grad(), eagerly(net), Session(net.root, prepared.layout.rows) as session:
         session.count_steps()
-        run_eagerly(net, session)
         ledgers = attach(net, session, plan, prepared.layout, {}, runs, surrogates or {}) if plan.sites else []
+        session.install()
         ids = _native(net, prepared, max_new_tokens, options) if native else _greedy(net, prepared, max_new_tokens)
     missed = next((ledger for ledger in ledgers if not ledger.rows), None)
     if missed is not None:

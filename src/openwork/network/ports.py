@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.network.attention import FunctionTap, Handler, Visits, registry, registry_handler
+from openwork.network.attention import FunctionTap, Handler, Registry, Visits, registry_handler
 from openwork.network.paths import Path, read, replaced
 from openwork.network.session import Session, Visit
 
@@ -90,13 +90,14 @@ class ModulePort(Port):
         session.on_output(self.module, hook)
 
     def _attach_input(self, session: Session, visit: Visit) -> None:
-        (key, *rest), ordinal, also = self.path, self.ordinal, self.also
+        key, rest, ordinal, also = self.path[0], self.path[1:], self.ordinal, self.also
+        by_position = isinstance(key, int)
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if ordinal is not None and session.nth_call(module) != ordinal:
                 return None
-            holder = args if isinstance(key, int) else kwargs
-            new = visit(read(holder[key], tuple(rest)))  # type: ignore[index]
+            value = args[key] if by_position else kwargs[key]  # type: ignore[index]
+            new = visit(read(value, rest) if rest else value)
             if new is None:
                 return None
             arguments = {**dict(enumerate(args)), **kwargs}
@@ -119,6 +120,32 @@ def _unflattened(visit: Visit, session: Session) -> Visit:
         return None if new is None else new.reshape(value.shape)
 
     return see
+
+
+@dataclass(eq=False, frozen=True)
+class ForkPort(Port):
+    """One tensor that several modules read; a write is computed once and reaches them all.
+
+    Args:
+        readers: where they read it, in order of execution.
+    """
+
+    readers: tuple[ModulePort, ...]
+
+    def attach(self, session: Session, visit: Visit, writes: bool) -> None:
+        first, *others = self.readers
+        if not writes:
+            first.attach(session, visit, writes)
+            return
+        held: list[Tensor | None] = [None]
+
+        def see_first(value: Tensor) -> Tensor | None:
+            held[0] = visit(value)
+            return held[0]
+
+        first.attach(session, see_first, writes)
+        for port in others:
+            port.attach(session, lambda value: held[0], writes)
 
 
 @dataclass(eq=False, frozen=True)
@@ -168,7 +195,7 @@ class ScalePort(Port):
         path: which of its arguments it normalises.
         centred: whether it subtracts the mean first (LayerNorm) or not (RMSNorm).
         eps: added to the mean square under the root.
-        ordinal: as in `ModulePort`.
+        ordinal, flat: as in `ModulePort`.
     """
 
     module: nn.Module
@@ -176,6 +203,7 @@ class ScalePort(Port):
     centred: bool
     eps: float
     ordinal: int | None = None
+    flat: bool = False
 
     def scale(self, value: Tensor) -> Tensor:
         """The divisor for this input of the norm."""
@@ -193,10 +221,14 @@ class ScalePort(Port):
             if not change or not isinstance(output, Tensor):
                 return None
             bias = getattr(module, "bias", None)
+            if isinstance(bias, Tensor) and bias.is_meta:  # offloaded again; it is what the norm makes of zeros
+                bias = module.forward(output.new_zeros(output.shape[-1:]))
             extra = change.pop().to(output.dtype) - 1  # zero, and so bit for bit the same, for an unchanged scale
+            extra = extra.reshape(*output.shape[:-1], 1)
             return output + (output if bias is None else output - bias) * extra
 
-        ModulePort(self.module, "in", self.path, ordinal=self.ordinal).attach(session, see_input, writes=False)
+        port = ModulePort(self.module, "in", self.path, ordinal=self.ordinal, flat=self.flat)
+        port.attach(session, see_input, writes=False)
         if writes:
             session.on_output(self.module, see_output)
 
@@ -270,7 +302,7 @@ class AttentionTaps:
     def _route(self, port: AttentionPort, choose: Callable[[], Visits]) -> None:
         if port.route == "registry":
             if not self.handlers:
-                self.session.enter(registry(self.handlers))
+                self.session.enter(Registry(self.handlers))
             self.handlers[port.module] = registry_handler(choose)
             return
         if not self.functions:

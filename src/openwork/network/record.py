@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from openwork.network.attention import SOFTMAX, batch_of, is_attention_function, positional, registry, unfused_mha
+from openwork.network.attention import SOFTMAX, Registry, batch_of, is_attention_function, positional, unfused_mha
 from openwork.network.paths import Path, leaves
 from openwork.network.session import Session
 
@@ -216,9 +216,9 @@ def record(root: nn.Module, inputs: Mapping[str, Any]) -> Trace:
                 continue
             session.on_input(module, recorder.before)
             session.on_output(module, recorder.after)
-        session.install()
-        session.enter(registry({None: recorder.dispatched}))
+        session.enter(Registry({None: recorder.dispatched}))
         session.enter(recorder)
+        session.install()
         root(**inputs)
         for call in recorder.calls:
             for side, path, leaf in call.live:

@@ -103,6 +103,7 @@ class Plan:
         grads: whether kept tensors take part in a graph.
         sink: where kept values go; None to hold them.
         order: base names of all sites touched, in order of execution.
+        idle: sessions of earlier calls with all that they attach, each with the dictionary that its values arrive in.
     """
 
     keep: dict[str, list[Site]]
@@ -112,6 +113,12 @@ class Plan:
     sink: Callable[[str, Tensor], Tensor | None] | None = None
     order: list[str] = field(default_factory=list)
     axes_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    idle: list[tuple[Session, dict[str, Tensor]]] = field(default_factory=list, init=False)
+
+    @property
+    def only_keeps(self) -> bool:
+        """Whether nothing of it depends on the call, so that what was attached once serves the next call too."""
+        return not self.edits and self.until is None and self.sink is None
 
     @property
     def sites(self) -> set[str]:
@@ -208,7 +215,6 @@ def attach(
             visit = joined(visit, _stop) if visit else _stop
         assert visit is not None
         net.map.port(name).attach(session, visit, bool(edits) or (plan.grads and name in plan.keep))
-    session.install()
     return ledgers
 
 
@@ -256,26 +262,48 @@ def execute(
     if not plan.order:
         with torch.no_grad():
             return Run(called(net, prepared, plan), {}, prepared.layout)
-    values: dict[str, Tensor] = {}
-    with torch.set_grad_enabled(plan.grads), Session(net.root, prepared.layout.rows) as session:
-        if plan.edits:
-            session.count_steps()
-        run_eagerly(net, session)
-        ledgers = attach(net, session, plan, prepared.layout, values, sources, surrogates)
-        output = None
+    session, values, ledgers = _attached(net, plan, prepared.layout, sources, surrogates)
+    output = None
+    with torch.set_grad_enabled(plan.grads), eagerly(net), session:
+        session.install()
         with contextlib.suppress(Stop):
             output = called(net, prepared, plan)
-        run = Run(output, values, prepared.layout, ledgers, axes_of=plan.axes(net))
+        run = Run(output, dict(values), prepared.layout, ledgers, axes_of=plan.axes(net))
         check_fired(plan, run, net)
         if metric is not None:
             _backward(net, plan, run, metric)
+    values.clear()
+    if plan.only_keeps:
+        plan.idle.append((session, values))
     return run
 
 
-def run_eagerly(net: Network, session: Session) -> None:
-    """Let compiled code run eagerly during the session, for compiled graphs do not call hooks."""
+def _attached(
+    net: Network,
+    plan: Plan,
+    layout: Layout,
+    sources: Mapping[str, SourceRun],
+    surrogates: Mapping[str, Callable[[Tensor], Tensor]],
+) -> tuple[Session, dict[str, Tensor], list[Ledger]]:
+    """A session with everything that a plan asks for, the dictionary that its values arrive in, and the ledgers.
+
+    An idle one of the plan is taken where there is one; calls within calls and other threads find none and make theirs.
+    """
+    with contextlib.suppress(IndexError):
+        session, values = plan.idle.pop()
+        session.rows = layout.rows
+        return session, values, []
+    session, values = Session(net.root, layout.rows), {}
+    if plan.edits:
+        session.count_steps()
+    return session, values, attach(net, session, plan, layout, values, sources, surrogates)
+
+
+def eagerly(net: Network) -> contextlib.AbstractContextManager[Any]:
+    """Let compiled code run eagerly for the length of a call, for compiled graphs do not call hooks."""
     if net.root is not net.module or any(m._compiled_call_impl is not None for m in net.modules):
-        session.enter(torch.compiler.set_stance("force_eager"))
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()
 
 
 def called(net: Network, prepared: Prepared, plan: Plan | None = None) -> Any:

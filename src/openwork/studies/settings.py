@@ -56,10 +56,9 @@ class StudySettings:
     batch_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        for name in ("examples", "sweep_examples", "random_circuits", "units", "shuffles", "resamples", "texts",
-                     "text_tokens", "random_side", "batch_tokens"):  # fmt: skip
-            if getattr(self, name) < 2:
-                raise BadInput(f"expected {name} to be at least 2; got {getattr(self, name)}")
+        for knob in fields(self):
+            if isinstance(knob.default, int) and getattr(self, knob.name) < 2:
+                raise BadInput(f"expected {knob.name} to be at least 2; got {getattr(self, knob.name)}")
         for name in ("alpha", "random_p", "largest_share", "role_share"):
             if not 0 < getattr(self, name) < 1:
                 raise BadInput(f"expected {name} between 0 and 1; got {getattr(self, name)}")
