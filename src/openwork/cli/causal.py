@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -196,7 +197,7 @@ def path(
     together: Annotated[
         bool, typer.Option("--together", help="One path from all senders through all receivers, not edge by edge.")
     ] = False,
-    way: Annotated[Way, typer.Option(help="What a path carries (noise), or what it brings back (denoise).")] = Way.noise,
+    way: Annotated[Way, typer.Option(help="What a path carries (noise), or brings back (denoise).")] = Way.noise,
     mlps: Annotated[Mlps, typer.Option(help="Whether MLPs in between hand on what changes.")] = Mlps.frozen,
     claims: Claims = 3,
     alpha: Alpha = 0.05,
@@ -281,11 +282,15 @@ def scrub(
     from openwork.causal.claims import Standard
     from openwork.causal.scrub import Scrubbing
     from openwork.causal.scrub import scrub as scrubbed
-    from openwork.cli.hypotheses import from_file, induction
+    from openwork.cli.hypotheses import from_file, induction, single
 
-    chosen = induction(on.net, on.task) if hypothesis is None else from_file(hypothesis)
     method = Scrubbing(draws, standard=Standard(0.8, alpha), seed=on.seed)
-    return scrubbed(on.net, on.task, chosen, method, tick=on.tick)
+    if hypothesis is not None:
+        return scrubbed(on.net, on.task, from_file(hypothesis), method, tick=on.tick)
+    task = single(on.task)
+    found = scrubbed(on.net, task, induction(on.net, task), method, tick=on.tick)
+    told = f"scrubbed are the {len(task)} of {len(on.task)} examples whose last token stood once before"
+    return replace(found, remarks=(*found.remarks, told))
 
 
 def _standard(alpha: float) -> Standard:

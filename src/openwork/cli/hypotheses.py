@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,7 @@ def from_file(path: Path) -> Hypothesis:
         if missing or unknown:
             raise BadInput(f"expected the fields {sorted(FIELDS)} in step {number} of {path}; missing or unknown are "
                            f"{sorted(missing | unknown)}")  # fmt: skip
-        steps.append(
-            Step(step["name"], step["sites"], label(step["label"]), step.get("inputs", ()), step.get("where"))
-        )
+        steps.append(Step(step["name"], step["sites"], label(step["label"]), step.get("inputs", ()), step.get("where")))
         output += [step["name"]] if step.get("output") else []
     return Hypothesis(steps, output)
 
@@ -113,8 +112,33 @@ def induction(net: Network, task: Task) -> Hypothesis:
     )
 
 
+def single(task: Task) -> Task:
+    """The examples of an induction task in which A stood once before, so that those of different examples correspond.
+
+    Raises:
+        BadInput: if there are none in one of the splits.
+    """
+    from openwork.task import Inputs
+    from openwork.tasks.induction import AFTER, PLACE
+
+    groups = task.clean.groups if isinstance(task.clean, Inputs) else {}
+    if not {AFTER, PLACE} <= set(groups):
+        return task
+    rows = [row for row in range(len(task)) if len(groups[AFTER][row]) == len(groups[PLACE][row]) == 1]
+    held = frozenset(place for place, row in enumerate(rows) if row in task.held_out)
+    if not 0 < len(held) < len(rows):
+        raise BadInput(f"expected examples of {task.name} with one earlier occurrence in each split; raise --n")
+    batch = task.batch(rows)
+    return replace(
+        task, clean=batch.clean, corrupted=batch.corrupted, answer=batch.answer, wrong=batch.wrong, at=batch.at,
+        held_out=held,
+    )  # fmt: skip
+
+
 def _looks(net: Network, inputs: Any, queries: str, keys: str) -> dict[tuple[int, int], float]:
     """(block, head) -> mean attention from each token of one group to all of another."""
+    import torch
+
     run = net.run(inputs, keep="blocks.*.attn.pattern")
     found = {}
     for block in range(net.n_blocks):
@@ -127,6 +151,6 @@ def _looks(net: Network, inputs: Any, queries: str, keys: str) -> dict[tuple[int
             for row, offset in enumerate(offsets)
             for query in inputs.groups[queries][row]
         ]
-        for head, share in enumerate((sum(rows) / len(rows)).tolist()):
+        for head, share in enumerate(torch.stack(rows).mean(0).tolist()):
             found[block, head] = share
     return found

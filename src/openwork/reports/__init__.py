@@ -1,4 +1,4 @@
-"""A study or a causal result as one self-contained page, and pictures one by one (a notebook shows them as they are)."""
+"""A study or a causal result as one self-contained page, and its pictures one by one, for a notebook."""
 
 from openwork.reports.causal import causal_page, causal_pictures
 from openwork.reports.evidence import Bar, intervals, random_circuits

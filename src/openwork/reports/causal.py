@@ -37,7 +37,7 @@ class Outcome:
     """What the findings of a result come to.
 
     Args:
-        status: of the strongest: ``supported``, ``inconclusive`` or ``rejected``; ``measured`` where nothing is claimed.
+        status: of the strongest: ``supported``, ``inconclusive`` or ``rejected``; ``measured`` without claims.
         title: the same for a reader.
         sign: one that does not depend on colour.
         text: a sentence.
@@ -59,7 +59,11 @@ class Outcome:
         count = verdicts.count(status)
         held = {finding.split for finding in findings}
         where = " on held-out examples against matched controls" if held == {"held-out"} else ""
-        what = "The claim is" if len(findings) == 1 else f"{count} of {len(findings)} claims {'is' if count == 1 else 'are'}"
+        what = (
+            "The claim is"
+            if len(findings) == 1
+            else f"{count} of {len(findings)} claims {'is' if count == 1 else 'are'}"
+        )
         title, sign = words.VERDICTS[status]
         return cls(status, title, sign, f"{what} {status}{where}.")
 
@@ -152,7 +156,9 @@ def facts(result: Result) -> list[Fact]:
         first = result.findings[0]
         i = first.interval
         ends = f"{words.number(i.low)} to {words.number(i.high)}, " if i else ""
-        effect = Fact("Strongest claim", f"{words.number(first.estimate)} {first.unit}", f"{ends}{first.n} {first.split}")
+        effect = Fact(
+            "Strongest claim", f"{words.number(first.estimate)} {first.unit}", f"{ends}{first.n} {first.split}"
+        )
         found.append(effect)
         if c := first.control:
             found.append(Fact("Its controls", words.number(c.mean), f"{c.n} drawn, {words.p_value(c.p_value)}"))

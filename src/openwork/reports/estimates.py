@@ -1,4 +1,4 @@
-"""Estimates in a labelled table: which of its variables have intervals, over which axes, and what stands beside them."""
+"""Estimates in a labelled table: which variables have intervals, over which axes, and what stands beside them."""
 
 from __future__ import annotations
 

@@ -132,7 +132,8 @@ def _draw_edge(
     path = f"M{x1:.1f} {y1:.1f}C{x1 + aside:.1f} {y1 - bend:.1f} {x2 + aside:.1f} {y2 + bend:.1f} {x2:.1f} {y2:.1f}"
     kind = "edge" + (" minus-line" if edge.score.value < 0 else "") + ("" if edge.significant else " faint")
     hint = (
-        f"{component(edge.sender)} → {component(edge.receiver)}{through and f' ({through})'}: {number(edge.score.value)} {unit}, "
+        f"{component(edge.sender)} → {component(edge.receiver)}{through and f' ({through})'}: "
+        f"{number(edge.score.value)} {unit}, "
         f"q = {edge.q_value:.2g}{'' if edge.significant else ' (not significant)'}"
     )
     canvas.add("path", hint=hint, d=path, class_=kind, stroke_width=round(1 + 7 * share, 2))

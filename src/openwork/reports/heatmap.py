@@ -105,8 +105,7 @@ def heat_map(
     for cell in cells:
         x, y = left + width * cell.column, bottom - CELL_HEIGHT * (cell.row + 1)
         share = abs(cell.value) / largest
-        place = {"x": x + 1, "y": y + 1, "width": width - (2 if width > 16 else 1), "height": CELL_HEIGHT - 2,
-                 "rx": 3}
+        place = {"x": x + 1, "y": y + 1, "width": width - (2 if width > 16 else 1), "height": CELL_HEIGHT - 2, "rx": 3}
         canvas.add("rect", **place, class_="cell")
         sign = "plus" if cell.value >= 0 else "minus"
         frame = " marked" if cell.marked else ""

@@ -102,7 +102,9 @@ def maps(one: Estimates) -> list[Drawn]:
     if not panels:
         return [_map(one, rows, columns, "", {}, largest)]
     names = list(itertools.product(*(labels(one.value, axis) for axis in panels)))
-    places = [dict(zip(panels, p, strict=True)) for p in itertools.product(*(range(one.value.sizes[a]) for a in panels))]
+    places = [
+        dict(zip(panels, p, strict=True)) for p in itertools.product(*(range(one.value.sizes[a]) for a in panels))
+    ]
     sizes = [float(np.nanmax(np.abs(one.value.isel(p).to_numpy()), initial=-1.0)) for p in places]
     kept = sorted(sorted((i for i, s in enumerate(sizes) if s >= 0), key=lambda i: -sizes[i])[:MOST_PANELS])
     drawn = [_map(one, rows, columns, ", ".join(names[i]), places[i], largest) for i in kept]
@@ -198,9 +200,12 @@ def losses(table: xarray.Dataset) -> list[Drawn]:
         names = ["loss", *(f"shuffled pairs {i}" for i in range(1, len(names)))]
     rows = series.transpose(first, "step").to_numpy()[:MOST_CURVES]
     found = [
-        Curve(name, list(map(float, range(len(y)))), y.tolist()) for name, y in zip(names[: len(rows)], rows, strict=True)
+        Curve(name, list(map(float, range(len(y)))), y.tolist())
+        for name, y in zip(names[: len(rows)], rows, strict=True)
     ]
-    return [Drawn(curves(found, "step", "loss (nats)", "Loss while learning"), "Loss while learning, on find examples.")]
+    return [
+        Drawn(curves(found, "step", "loss (nats)", "Loss while learning"), "Loss while learning, on find examples.")
+    ]
 
 
 def _bars(one: Estimates, table: xarray.Dataset) -> list[Bar]:
