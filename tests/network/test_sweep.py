@@ -192,9 +192,8 @@ def test_sites_of_one_tensor_are_run_once(gpt2: Network) -> None:
     twins = both.sel(site=["blocks.0.resid_post", "blocks.1.resid_pre"])
     assert np.array_equal(twins[0], twins[1])
     assert once.attrs["replayed tokens"] < both.attrs["replayed tokens"]
-    alone = sweep(gpt2, task, Patch("blocks.0|1.resid_pre"), over=("site", "position")).attrs["replayed tokens"]
-    last = sweep(gpt2, task, Patch("blocks.1.resid_post"), over=("site", "position")).attrs["replayed tokens"]
-    assert both.attrs["replayed tokens"] == alone + last
+    three = sweep(gpt2, task, Patch("blocks.0|1|2.resid_pre"), over=("site", "position")).attrs["replayed tokens"]
+    assert both.attrs["replayed tokens"] == three  # four sites, of which two are one tensor
 
 
 def test_what_changes_nothing_is_not_run_and_has_no_effect(gpt2: Network) -> None:
@@ -209,19 +208,11 @@ def test_what_changes_nothing_is_not_run_and_has_no_effect(gpt2: Network) -> Non
 
 def test_few_tokens_are_computed(gpt2: Network) -> None:
     table = sweep(gpt2, task_of(), Patch("blocks.*.resid_pre"), over=("site", "position"))
-    rows, last = 3, LENGTH - 1
-    expected = 0
-    for block in range(LAYERS):
-        for position in range(LENGTH):
-            for number in range(block, LAYERS):
-                ahead = last - position + 1
-                if number == LAYERS - 1:  # keys and values of those before the last, and the last
-                    expected += 1 if number == block and position == last else ahead if number > block else 2
-                elif number == block:  # where it was changed up to the attention, then all from there
-                    expected += ahead + (2 * 1 <= ahead)
-                else:
-                    expected += ahead
-    assert table.attrs["replayed tokens"] == rows * expected
+    ahead = 3 * sum(range(1, LENGTH + 1))  # three rows, from each position to the last
+    first = 3 * LENGTH + ahead  # the changed tokens up to the attention, then all that see them
+    second = 2 * ahead  # those of the first block go on, as many join
+    last = 2 * (ahead - 3 * LENGTH) + 3 * (LENGTH - 1) + 3 * LENGTH * LAYERS  # keys and values; and the last position
+    assert table.attrs["replayed tokens"] == first + second + last
 
 
 def test_windows_narrow_what_is_computed(opened: Opener) -> None:

@@ -33,7 +33,7 @@ def read(value: Any, path: Path) -> Any:
     return value
 
 
-def replaced(value: Any, path: Path, new: torch.Tensor) -> Any:
+def replaced(value: Any, path: Path, new: Any) -> Any:
     """`value` with `new` at `path`; tuples and records are copied, lists and mappings changed in a copy."""
     if not path:
         return new

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from openwork.network.blocks import Block
 from openwork.network.kinds import is_linear
 from openwork.network.paths import Path
-from openwork.network.ports import AttentionPort, MidPort, ModulePort, Port, ScalePort
+from openwork.network.ports import AttentionPort, ForkPort, MidPort, ModulePort, Port, ScalePort
 from openwork.network.record import Call, Trace
 
 
@@ -134,6 +134,8 @@ class Timeline:
         """When a site is reached: what was over by then cannot change when it is written."""
         if isinstance(port, MidPort):
             return self.time(port.added)
+        if isinstance(port, ForkPort):
+            return min(self.time(reader) for reader in port.readers)
         if isinstance(port, AttentionPort):
             found = [a for a in self.attentions if a.owner is port.module and port.ordinal in (None, a.ordinal)]
             return min(a.time for a in found)

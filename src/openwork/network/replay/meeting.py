@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from openwork.network.attention import registry
+from openwork.network.attention import Registry
 from openwork.network.session import Session
 from openwork.network.timeline import Attended
 
@@ -54,7 +54,7 @@ def meet(session: Session, attentions: Iterable[Attended], attend: Attend) -> No
     for attention in attentions:
         by_route[attention.route].append(attention.owner)
     if by_route["registry"]:
-        session.enter(registry(dict.fromkeys(by_route["registry"], _dispatched(attend))))
+        session.enter(Registry(dict.fromkeys(by_route["registry"], _dispatched(attend))))
     if by_route["sdpa"]:
         tap = session.enter(_Tap(attend))
         for owner in by_route["sdpa"]:

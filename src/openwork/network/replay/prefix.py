@@ -17,7 +17,7 @@ from openwork.network.anatomy import deviation, tolerance
 from openwork.network.certify import first_output
 from openwork.network.paths import Path, leaves, replaced
 from openwork.network.replay.spread import NotSpread, Spread, for_rows, spreads
-from openwork.network.run import run_eagerly
+from openwork.network.run import eagerly
 from openwork.network.session import Session
 from openwork.network.timeline import Span
 
@@ -135,12 +135,11 @@ class Entries:
             return value + noise[0] * (value.float().std().nan_to_num(1.0).to(value) + 1e-3)
 
         def once(outputs: Mapping[tuple[nn.Module, int], Any]) -> Tensor:
-            with torch.no_grad(), Session(net.root, net.map.rows) as session:
+            with torch.no_grad(), eagerly(net), Session(net.root, net.map.rows) as session:
                 session.count_steps()
-                run_eagerly(net, session)
                 net.map.port(site).attach(session, disturb, True)
-                session.install()
                 session.enter(returning(outputs))
+                session.install()
                 return first_output(net.module(**self.example))
 
         assert self._recorded is not None
@@ -186,9 +185,8 @@ class Prefix:
 def outputs_of(net: Network, kwargs: Mapping[str, Any], spans: Sequence[Span]) -> dict[tuple[nn.Module, int], Any]:
     """What calls return in one unedited pass."""
     out: dict[tuple[nn.Module, int], Any] = {}
-    with torch.no_grad(), Session(net.root) as session:
+    with torch.no_grad(), eagerly(net), Session(net.root) as session:
         session.count_steps()
-        run_eagerly(net, session)
         take(net, session, spans, out)
         session.install()
         net.module(**kwargs)

@@ -15,7 +15,7 @@ from openwork.network.paths import read, replaced
 from openwork.network.ports import AttentionPort
 from openwork.network.replay.meeting import Meeting, meet
 from openwork.network.replay.prefix import take
-from openwork.network.run import run_eagerly
+from openwork.network.run import eagerly
 from openwork.network.session import Session, Visit
 from openwork.network.timeline import Span, Stage
 
@@ -91,9 +91,8 @@ def record(
     taken: dict[nn.Module, BlockRecord] = {}
     owner_of = {a.owner: stage.span.module for stage in stages for a in stage.attentions}
     out = Recording([])
-    with torch.no_grad(), Session(net.root) as session:
+    with torch.no_grad(), eagerly(net), Session(net.root) as session:
         session.count_steps()
-        run_eagerly(net, session)
         for stage in stages:
             _watch(session, stage, taken)
         take(net, session, spans, out.outputs)
@@ -114,9 +113,9 @@ def record(
             return z
 
         meet(session, [a for stage in stages for a in stage.attentions], attend)
-        session.install()
         if head is not None:
             session.enter(head)
+        session.install()
         out.result = net.module(**kwargs)
     out.blocks = [taken[stage.span.module] for stage in stages]
     for block in out.blocks:

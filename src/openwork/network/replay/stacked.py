@@ -21,7 +21,7 @@ from openwork.network.inputs import Prepared
 from openwork.network.ports import joined, select
 from openwork.network.replay.prefix import Prefix
 from openwork.network.replay.writes import Write
-from openwork.network.run import called, run_eagerly
+from openwork.network.run import called, eagerly
 from openwork.network.session import Session, Visit
 from openwork.task import Inputs, Tensors
 
@@ -82,15 +82,14 @@ class Stack:
             start += len(cell.examples)
         sites = sorted({site for cell in cells for site in cell.sites}, key=net.map.order)
         ledgers: list[Ledger] = []
-        with torch.no_grad(), Session(net.root, len(examples)) as session:
+        with torch.no_grad(), eagerly(net), Session(net.root, len(examples)) as session:
             session.count_steps()
-            run_eagerly(net, session)
             for site in sites:
                 visit = self._visit(site, cells, spans, session, prepared, ledgers)
                 net.map.port(site).attach(session, visit, True)
-            session.install()
             if self.prefix is not None:
                 session.enter(self.prefix.skipping(sites[0], examples))
+            session.install()
             logits = first_output(called(net, prepared))
         for ledger in ledgers:
             if not ledger.rows:

@@ -24,7 +24,7 @@ from openwork.network.replay.ragged import Groups, Tokens, attend, group
 from openwork.network.replay.recording import Recording
 from openwork.network.replay.rows import Entry, Place, Rows
 from openwork.network.replay.spread import for_tokens
-from openwork.network.run import run_eagerly
+from openwork.network.run import eagerly
 from openwork.network.session import Session, Stop, Visit
 from openwork.network.timeline import Span
 
@@ -308,8 +308,7 @@ class Suffix:
         args = tuple(arguments[i] for i in range(sum(isinstance(k, int) for k in arguments)))
         kwargs = {k: v for k, v in arguments.items() if not isinstance(k, int)}
         parts = {}
-        with Session(self.net.root, 1) as session:
-            run_eagerly(self.net, session)
+        with eagerly(self.net), Session(self.net.root, 1) as session:
             for site, visit in visits.items():
                 port = self.net.map.port(site)
                 if isinstance(port, AttentionPort):
@@ -319,9 +318,9 @@ class Suffix:
             meet(session, stage.attentions, _visited(compute, parts))
             if capture is not None:
                 take(self.net, session, *capture)
-            session.install()
             if outputs:
                 session.enter(returning(outputs))
+            session.install()
             result = stage.span.module(*args, **kwargs)
         return read(result, stage.post)[0]
 

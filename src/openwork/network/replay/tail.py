@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from openwork.errors import BadInput
 from openwork.network.certify import first_output
 from openwork.network.paths import replaced
 from openwork.network.replay.prefix import calling, returning
 from openwork.network.replay.recording import Recording
-from openwork.network.run import run_eagerly
+from openwork.network.run import eagerly
 from openwork.network.session import Session
 from openwork.network.timeline import Stage
 
@@ -44,12 +45,12 @@ def logits_behind(
     }
     ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=net.device)
     kwargs = uncached(net, {net.preparer.main: ids})
-    with torch.no_grad(), Session(net.root, len(hidden)) as session, ExitStack() as stack:
-        run_eagerly(net, session)
-        stack.enter_context(returning(outputs))
+    with torch.no_grad(), eagerly(net), Session(net.root, len(hidden)) as session:
+        session.enter(returning(outputs))
         if columns is not None:
             assert net.timeline.head is not None
-            stack.enter_context(narrow(net.timeline.head, columns))
+            session.enter(narrow(net.timeline.head, columns))
+        session.install()
         return first_output(net.module(**kwargs))[:, 0]
 
 
@@ -73,6 +74,8 @@ def narrow(
         if columns is None:
             return full(rows)
         chosen = columns.to(rows.device)
+        if int(chosen.max()) >= len(weight) or int(chosen.min()) < 0:
+            raise BadInput(f"expected answers among the {len(weight)} tokens; got {int(chosen.max())}")
         out = torch.matmul(rows, weight[chosen].to(rows.dtype).transpose(1, 2))
         return out if bias is None else out + bias[chosen][:, None]
 
