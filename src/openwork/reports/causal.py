@@ -96,9 +96,9 @@ def causal_page(result: Result | str | Path) -> str:
             command=result.settings.get("command") or next((f.provenance.command for f in result.findings), ""),
             provenance=result.findings[0].provenance if result.findings else None,
             settings=[(name, _said(value)) for name, value in sorted(_flat(settings).items())],
-            attributes=[(str(name), _said(value)) for name, value in result.table.attrs.items()],
+            attributes=[(str(name), _said(value)) for name, value in sorted(result.table.attrs.items())],
             variables=[(str(name), ", ".join(map(str, x.dims)) or "one number", list(x.shape))
-                       for name, x in result.table.data_vars.items()],
+                       for name, x in sorted(result.table.data_vars.items())],
             verdicts=words.VERDICTS, csp=policy(style, SCRIPT), style=style, script=SCRIPT,
         )
     )  # fmt: skip
@@ -157,7 +157,9 @@ def facts(result: Result) -> list[Fact]:
         i = first.interval
         ends = f"{words.number(i.low)} to {words.number(i.high)}, " if i else ""
         effect = Fact(
-            "Strongest claim", f"{words.number(first.estimate)} {first.unit}", f"{ends}{first.n} {first.split}"
+            "Strongest claim" if len(result.findings) > 1 else "The claim",
+            f"{words.number(first.estimate)} {first.unit}",
+            f"{ends}{first.n} {first.split}",
         )
         found.append(effect)
         if c := first.control:

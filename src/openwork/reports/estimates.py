@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 MAIN = ("effect", "indirect")
 """Variables whose interval is called ``low`` and ``high``."""
-EFFECTS = ("indirect", "mean_total", "mean_direct", "mean_rest", "mean_indirect")
-"""Variables whose name is a kind of effect."""
+TITLES = {
+    "indirect": "Indirect effect", "mean_total": "Total effect", "mean_direct": "Direct effect",
+    "mean_rest": "Total minus direct effect", "mean_indirect": "Indirect effect",
+    "recovered": "Recovered by the hypothesis", "recovered_only": "Scrubbing one step alone",
+    "recovered_without": "Exempting one step", "recovered_shuffled": "One step by shuffled labels",
+}  # fmt: skip
+"""Variables whose names say too little."""
 SHARES = ("recover", "share", "accuracy", "kept")
 """How the names of variables begin that are fractions whatever the unit of the table."""
 SITES = ("site", "sender", "receiver", "component", "downstream")
@@ -49,8 +54,7 @@ class Estimates:
     @property
     def title(self) -> str:
         """The variable in words."""
-        name = self.name.removeprefix("mean_").replace("_", " ").capitalize()
-        return name + " effect" * (self.name in EFFECTS)
+        return TITLES.get(self.name, self.name.removeprefix("mean_").replace("_", " ").capitalize())
 
     def at(self, cell: dict[str, int]) -> tuple[float, float, float]:
         """Estimate and ends of one cell."""
@@ -86,7 +90,9 @@ def estimates(table: xarray.Dataset) -> list[Estimates]:
     Shares of the gap stand beside the effects that they are shares of, where the table has both over the same axes.
     """
     found: list[Estimates] = []
-    ends = {str(name): _ends(table, str(name)) for name in table.data_vars}
+    # a saved table comes back in another order
+    names = sorted(map(str, table.data_vars), key=lambda name: (name not in MAIN, name))
+    ends = {name: _ends(table, name) for name in names}
     interval = {end for pair in ends.values() for end in pair or ()}
     for name, pair in ends.items():
         if pair is None:
@@ -95,7 +101,7 @@ def estimates(table: xarray.Dataset) -> list[Estimates]:
         p = next((table[k] for k in ("q", "p") if name in MAIN and k in table and table[k].dims == value.dims), None)
         beside = {
             str(other): x
-            for other, x in table.data_vars.items()
+            for other, x in ((other, table[other]) for other in names)
             if x.dims == value.dims and x.dtype.kind in "iuf" and str(other) not in {name, "p", "q", *interval}
             and value.dims and (name in MAIN or ends[str(other)] is None)
         }  # fmt: skip
