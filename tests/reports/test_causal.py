@@ -274,6 +274,7 @@ def test_an_array_without_effects_is_no_sweep() -> None:
 def test_the_page_says_the_verdict_of_every_claim() -> None:
     page = causal_page(result(finding(1.0, "it works"), finding(0.0, "it does not")))
     assert '<div class="verdict supported">' in page
+    assert "Supported in part</strong>" in page
     assert "1 of 2 claims is supported on held-out examples" in page
     assert re.search(r"✓ Supported</span> it works", page)
     assert re.search(r"✕ Rejected</span> it does not", page)

@@ -65,6 +65,7 @@ class Outcome:
             else f"{count} of {len(findings)} claims {'is' if count == 1 else 'are'}"
         )
         title, sign = words.VERDICTS[status]
+        title += " in part" * (status == "supported" and count < len(findings))
         return cls(status, title, sign, f"{what} {status}{where}.")
 
 
