@@ -35,6 +35,7 @@ study: $(READY)
 bench: $(READY)
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/architectures.py
+	$(BIN)/python bench/sweeps.py
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

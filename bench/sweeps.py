@@ -1,8 +1,9 @@
 """Sweeps of patches: openwork against TransformerLens, nnsight and a plain loop, beside the floor.
 
 All tools load the same weights and inputs, checked by hash, and take turns. openwork runs all cells of a sweep. The
-others take one full forward pass a cell, so each round gives them the same random sample of cells and their time is
-scaled to all; every value of the sample is compared. The floor is what `sweeps_floor.py` counts.
+others take one full forward pass a cell, so each round gives them the same random sample of cells; their time for them
+is scaled to all, that for the clean run is not. Every value of the sample is compared. The floor is what
+`sweeps_floor.py` counts.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rich.table import Table
 from interleave import QUIET, Estimate, Watch, Worker, WorkerFailed
 from peers.case import Shape, read, write
 from peers.setup import interpreter
-from peers.sweeping import KINDS, PAIRS, cells_of, write_pairs
+from peers.sweeping import KINDS, MIDDLE, PAIRS, cells_of, write_pairs
 from sweeps_floor import Cost
 
 OURS, NAIVE = "openwork", "naive"
@@ -106,15 +107,17 @@ def measure(
                 some = sorted(order.sample(range(count), min(count, sample if number else 4)))
                 values: dict[str, np.ndarray] = {}
                 for tool in order.sample(list(workers), len(workers)):
+                    if tool == OURS and not number and (pair, kind) != wanted[0] and kind != "heads":
+                        continue  # the sites were certified by an earlier sweep
                     cells = list(range(count)) if tool == OURS else some
                     out = folder / f"{tool}.npy"
                     answer = workers[tool].ask(do="sweep", kind=kind, pair=pair, cells=cells, out=str(out))
                     values[tool] = np.load(out)
                     progress.advance(task)
                     if number:
-                        scaled = answer["seconds"] * count / len(cells)
+                        scaled = answer["once"] + answer["seconds"] * count / len(cells)
                         seconds.setdefault((pair, kind, tool), []).append(scaled)
-                for tool in workers:
+                for tool in workers if number else ():
                     got, ours = values[tool], values[OURS]
                     off = float(np.abs(got - (ours if tool == OURS else ours[some])).max())
                     worst[pair, kind, tool] = max(off, worst.get((pair, kind, tool), 0.0))
@@ -198,13 +201,14 @@ def main(
     shapes = [shape_of()]
     wanted = [(pair, kind) for pair in PAIRS for kind in KINDS if pair == "every token" or kind == "residual"]
     if growth:
-        wanted = [("two tokens", "residual")]
-        shapes = [shape_of(layers) for layers in (3, 6, 24)] + [shape_of(length=n, examples=2) for n in (16, 64, 256)]
-        shapes.append(shape_of(length=512, examples=1))
+        shapes = [shape_of(layers) for layers in (3, 6, 24)]
+        shapes += [shape_of(length=length, examples=1) for length in (16, 64, 256, 512)]
     lines: list[Line] = []
     facts = []
     try:
         for shape in shapes:
+            if growth:
+                wanted = [("two tokens", "residual" if shape.length == 16 and shape.batch > 1 else MIDDLE)]
             found, fact = measure(shape, tools, wanted, rounds, sample, threads, seed, console)
             lines += found
             facts.append(fact)

@@ -72,7 +72,7 @@ class Cost:
         """All cells of a sweep on one example.
 
         Args:
-            kind: ``residual``, ``heads`` or ``heads x positions``.
+            kind: ``residual``, the same with ``, middle block``, ``heads`` or ``heads x positions``.
             heads: heads of a block.
             changed: the tokens at which clean and corrupted inputs differ; all of them unless given. Cells that change
                 nothing cost nothing.
@@ -81,12 +81,14 @@ class Cost:
             (multiply-adds of the affected cones, those of one full forward pass a cell).
         """
         first = 0 if changed is None else min(changed)
-        blocks, places = range(self.layers), range(self.length)
+        places = range(self.length)
+        blocks = list(range(self.layers))
 
         def differs(block: int, position: int) -> bool:
             return position >= first if block or changed is None else position in changed
 
-        if kind == "residual":
+        if kind.startswith("residual"):
+            blocks = [self.layers // 2] if "middle" in kind else blocks
             cells = [self.stream(b, p) if differs(b, p) else 0 for b in blocks for p in places]
         elif kind == "heads":
             cells = [self.head_everywhere(b) for b in blocks for _ in range(heads)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from peers.case import Case, read
 
 KINDS = ("residual", "heads", "heads x positions")
+MIDDLE = "residual, middle block"
+"""For long inputs, of which a whole sweep would take too long."""
 PAIRS: dict[str, tuple[int, ...] | None] = {"every token": None, "two tokens": (3, 9)}
 """Where clean and corrupted inputs differ."""
 
@@ -64,12 +67,23 @@ def write_pairs(folder: Path, case_ids: torch.Tensor, vocabulary: int, seed: int
 def cells_of(kind: str, case: Case) -> list[Cell]:
     """All cells of a sweep."""
     layers, heads, positions = range(case.shape.layers), range(case.shape.heads), range(case.shape.length)
-    axes = {"residual": (layers, positions), "heads": (layers, heads), "heads x positions": (layers, heads, positions)}
+    middle = [case.shape.layers // 2]
+    axes = {
+        "residual": (layers, positions), MIDDLE: (middle, positions), "heads": (layers, heads),
+        "heads x positions": (layers, heads, positions),
+    }  # fmt: skip
     return list(itertools.product(*axes[kind]))
 
 
-Sweep = Callable[[str, Pairs, Sequence[Cell]], np.ndarray]
-"""(kind, pairs, cells) -> (cell, example) the metric of every cell."""
+class Sweep(Protocol):
+    """How a tool sweeps."""
+
+    def prepare(self, kind: str, pairs: Pairs) -> Any:
+        """What is done once a sweep, however many cells it has: the clean run."""
+
+    def run(self, kind: str, pairs: Pairs, cells: Sequence[Cell], prepared: Any) -> np.ndarray:
+        """(cell, example) the metric of every cell."""
+        ...
 
 
 def serve(make: Callable[[Case], Sweep], packages: Sequence[str]) -> None:
@@ -99,8 +113,10 @@ def serve(make: Callable[[Case], Sweep], packages: Sequence[str]) -> None:
                 every = cells_of(request["kind"], case)
                 cells = [every[i] for i in request["cells"]]
                 start = time.perf_counter()
-                values = sweep(request["kind"], pairs, cells)
-                answer = {"seconds": time.perf_counter() - start}
+                prepared = sweep.prepare(request["kind"], pairs)
+                between = time.perf_counter()
+                values = sweep.run(request["kind"], pairs, cells, prepared)
+                answer = {"once": between - start, "seconds": time.perf_counter() - between}
                 np.save(request["out"], np.asarray(values, dtype=np.float64))
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}

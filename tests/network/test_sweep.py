@@ -138,6 +138,15 @@ def test_cells_of_several_edits(gpt2: Network) -> None:
         close(values, by_full_passes(gpt2, task, cell))
 
 
+def test_cells_that_are_replayed_beside_cells_that_are_not(gpt2: Network) -> None:
+    task = task_of()
+    cells: list[list[Edit]] = [[Ablate("blocks.1.attn.pattern", how="mean")], [Ablate("blocks.1.mlp.out", 2)]]
+    found = measure(gpt2, task.batch(range(3)), task.metric, cells)
+    assert found.how == ["layers", "positions"]
+    for cell, values in zip(cells, found.values, strict=True):
+        close(values, by_full_passes(gpt2, task, cell, "clean"))
+
+
 def test_rows_of_unequal_length(opened: Opener) -> None:
     net = opened("llama")
     clean, corrupted = (((5, 6, 7, 8, 9), (10, 11, 12)), ((5, 16, 7, 8, 9), (10, 21, 12)))
@@ -391,8 +400,8 @@ def test_a_budget_below_one_cell(opened: Opener) -> None:
 
 def test_answers_beyond_the_vocabulary_and_the_row(gpt2: Network) -> None:
     clean = token_ids(2)
+    task = Task.from_tokens(clean=clean, corrupted=clean.flip(0), right=[1, 99], wrong=[2, 3])
     with pytest.raises(BadInput, match="answers among"):
-        task = Task.from_tokens(clean=clean, corrupted=clean.flip(0), right=[1, 99], wrong=[2, 3])
         sweep(gpt2, task, Patch("blocks.*.resid_pre"))
     with pytest.raises(BadInput, match="row 0 is read at 9"):
         Task.from_tokens(clean=clean, corrupted=clean, right=[1, 2], wrong=[2, 3], at=[9, 8])

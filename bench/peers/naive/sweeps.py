@@ -8,48 +8,51 @@ import numpy as np
 import torch
 
 from peers.case import Case
-from peers.sweeping import Cell, Pairs, Sweep, serve
+from peers.sweeping import Cell, Pairs, serve
 
 
-def make(case: Case) -> Sweep:
+class Sweeps:
     """A loop over cells."""
-    blocks, heads = case.module.transformer.h, case.shape.heads
 
-    def inputs(kind: str, ids: torch.Tensor) -> list[torch.Tensor]:
-        """What each block, or each output projection, reads."""
+    def __init__(self, case: Case) -> None:
+        self.case, self.blocks = case, case.module.transformer.h
+        self.width = case.shape.width // case.shape.heads
+
+    def prepare(self, kind: str, pairs: Pairs) -> list[torch.Tensor]:
+        """What each block, or each output projection, reads in the clean run."""
         found: list[torch.Tensor] = []
-        modules = blocks if kind == "residual" else [block.attn.c_proj for block in blocks]
+        modules = [self._target(kind, layer) for layer in range(self.case.shape.layers)]
         handles = [m.register_forward_pre_hook(lambda _, args: found.append(args[0].clone())) for m in modules]
-        case.module(input_ids=ids)
+        self.case.module(input_ids=pairs.clean)
         for handle in handles:
             handle.remove()
         return found
 
-    def sweep(kind: str, pairs: Pairs, cells: Sequence[Cell]) -> np.ndarray:
-        clean = inputs(kind, pairs.clean)
-        width = case.shape.width // heads
+    def run(self, kind: str, pairs: Pairs, cells: Sequence[Cell], prepared: list[torch.Tensor]) -> np.ndarray:
+        """The loop."""
         out = []
         for layer, *rest in cells:
-            block = blocks[layer]
+            new = prepared[layer]
 
-            def patch(module: torch.nn.Module, args: tuple, layer: int = layer, rest: list[int] = rest) -> tuple:
+            def patch(module: torch.nn.Module, args: tuple, rest: list[int] = rest, new: torch.Tensor = new) -> tuple:
                 value = args[0].clone()
-                if kind == "residual":
-                    value[:, rest[0]] = clean[layer][:, rest[0]]
+                if kind.startswith("residual"):
+                    value[:, rest[0]] = new[:, rest[0]]
                 else:
-                    part = slice(rest[0] * width, (rest[0] + 1) * width)
+                    part = slice(rest[0] * self.width, (rest[0] + 1) * self.width)
                     at = slice(None) if kind == "heads" else rest[1]
-                    value[:, at, part] = clean[layer][:, at, part]
+                    value[:, at, part] = new[:, at, part]
                 return (value, *args[1:])
 
-            target = block if kind == "residual" else block.attn.c_proj
-            handle = target.register_forward_pre_hook(patch)
-            out.append(pairs.difference(case.module(input_ids=pairs.corrupted).logits))
+            handle = self._target(kind, layer).register_forward_pre_hook(patch)
+            out.append(pairs.difference(self.case.module(input_ids=pairs.corrupted).logits))
             handle.remove()
         return torch.stack(out).numpy()
 
-    return sweep
+    def _target(self, kind: str, layer: int) -> torch.nn.Module:
+        block = self.blocks[layer]
+        return block if kind.startswith("residual") else block.attn.c_proj
 
 
 if __name__ == "__main__":
-    serve(make, ["torch", "transformers"])
+    serve(Sweeps, ["torch", "transformers"])

@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import nnsight
 import numpy as np
 import torch
-from nnsight import NNsight
 
 from peers.case import Case
-from peers.sweeping import Cell, Pairs, Sweep, serve
+from peers.sweeping import Cell, Pairs, serve
 
 
-def make(case: Case) -> Sweep:
+class Sweeps:
     """A loop over traces."""
-    net = NNsight(case.twin())
-    width = case.shape.width // case.shape.heads
 
-    def module(kind: str, layer: int):
-        block = net.transformer.h[layer]
-        return block if kind == "residual" else block.attn.c_proj
+    def __init__(self, case: Case) -> None:
+        self.net = nnsight.NNsight(case.twin())
+        self.layers, self.width = case.shape.layers, case.shape.width // case.shape.heads
 
-    def sweep(kind: str, pairs: Pairs, cells: Sequence[Cell]) -> np.ndarray:
-        clean = []
-        for layer in range(case.shape.layers):
-            with net.trace(input_ids=pairs.clean):
-                value = module(kind, layer).input.clone().save()
-            clean.append(value)
-        out = []
+    def prepare(self, kind: str, pairs: Pairs) -> Any:
+        """What is patched, of the clean run, in one trace."""
+        targets = [self._target(kind, layer) for layer in range(self.layers)]
+        with self.net.trace(input_ids=pairs.clean):
+            kept = nnsight.save([target.input.clone() for target in targets])
+        return kept
+
+    def run(self, kind: str, pairs: Pairs, cells: Sequence[Cell], prepared: Any) -> np.ndarray:
+        """The loop."""
+        net, out = self.net, []
         for layer, *rest in cells:
-            target, new = module(kind, layer), clean[layer]
-            first = rest[0]
+            target, new, first = self._target(kind, layer), prepared[layer], rest[0]
+            part = slice(first * self.width, (first + 1) * self.width)
             with net.trace(input_ids=pairs.corrupted):
                 value = target.input.clone()
                 if kind == "residual":
                     value[:, first] = new[:, first]
                 elif kind == "heads":
-                    value[:, :, first * width : (first + 1) * width] = new[:, :, first * width : (first + 1) * width]
+                    value[:, :, part] = new[:, :, part]
                 else:
-                    at = rest[1]
-                    value[:, at, first * width : (first + 1) * width] = new[:, at, first * width : (first + 1) * width]
+                    value[:, rest[1], part] = new[:, rest[1], part]
                 target.input = value
                 logits = net.lm_head.output.save()
             out.append(pairs.difference(logits))
         return torch.stack(out).detach().numpy()
 
-    return sweep
+    def _target(self, kind: str, layer: int) -> Any:
+        block = self.net.transformer.h[layer]
+        return block if kind == "residual" else block.attn.c_proj
 
 
 if __name__ == "__main__":
-    serve(make, ["nnsight", "torch", "transformers"])
+    serve(Sweeps, ["nnsight", "torch", "transformers"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 
 from peers.case import Case
-from peers.sweeping import Cell, Pairs, Sweep, serve
+from peers.sweeping import Cell, Pairs, serve
 
 SETTERS = {
     "residual": (patching.layer_pos_patch_setter, "resid_pre", ["layer", "pos"]),
@@ -22,21 +22,25 @@ SETTERS = {
 """As `get_act_patch_resid_pre`, `…_attn_head_out_all_pos` and `…_attn_head_out_by_pos` are made."""
 
 
-def make(case: Case) -> Sweep:
+class Sweeps:
     """A bridge, and its patching function with the cells as its index."""
-    bridge = TransformerBridge.boot_transformers(sys.argv[1], hf_model=case.twin())
 
-    def sweep(kind: str, pairs: Pairs, cells: Sequence[Cell]) -> np.ndarray:
+    def __init__(self, case: Case) -> None:
+        self.bridge = TransformerBridge.boot_transformers(sys.argv[1], hf_model=case.twin())
+
+    def prepare(self, kind: str, pairs: Pairs) -> Any:
+        """The clean cache, filtered to what is patched."""
+        name = f"hook_{SETTERS[kind][1]}"
+        return self.bridge.run_with_cache(pairs.clean, names_filter=lambda hook: hook.endswith(name))[1]
+
+    def run(self, kind: str, pairs: Pairs, cells: Sequence[Cell], prepared: Any) -> np.ndarray:
+        """Its generic function, which all of its named ones are made of."""
         setter, name, columns = SETTERS[kind]
         index = pd.DataFrame([dict(zip(_order(columns), cell, strict=True)) for cell in cells])[columns]
-        filtered = partial(str.endswith)
-        _, cache = bridge.run_with_cache(pairs.clean, names_filter=lambda hook: filtered(hook, f"hook_{name}"))
         found = patching.generic_activation_patch(
-            bridge, pairs.corrupted, cache, pairs.difference, setter, name, index_df=index, reduce="none"
+            self.bridge, pairs.corrupted, prepared, pairs.difference, setter, name, index_df=index, reduce="none"
         )
         return found.values.numpy()
-
-    return sweep
 
 
 def _order(columns: list[str]) -> list[str]:
@@ -45,4 +49,4 @@ def _order(columns: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    serve(make, ["transformer-lens", "torch", "transformers"])
+    serve(Sweeps, ["transformer-lens", "torch", "transformers"])

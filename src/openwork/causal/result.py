@@ -62,9 +62,10 @@ class Result:
                 arrays[f"{kind}/{name}"] = array.astype(str) if array.dtype.hasobject else array
                 shape[kind][str(name)] = [str(dim) for dim in value.dims]
         write_arrays(folder / "arrays.npz", arrays)
+        attributes = {str(name): value for name, value in self.table.attrs.items()}
         record = {
             "schema": SCHEMA, "schema_version": VERSION, "method": self.method, "settings": dict(self.settings),
-            "remarks": list(self.remarks), "axes": shape, "attributes": {str(k): v for k, v in self.table.attrs.items()},
+            "remarks": list(self.remarks), "axes": shape, "attributes": attributes,
             "findings": [json.loads(finding.to_json()) for finding in self.findings],
         }  # fmt: skip
         write_json(folder / "result.json", record)

@@ -242,7 +242,9 @@ def record(
     return Roles(definitions=definitions, least=least, heads=roles, attention=examples), named, arrays
 
 
-def patterns(net: Network, inputs: Inputs | Tensors, heads: Sequence[Component]) -> Float[np.ndarray, "row head query key"]:
+def patterns(
+    net: Network, inputs: Inputs | Tensors, heads: Sequence[Component]
+) -> Float[np.ndarray, "row head query key"]:
     """Attention weights of some heads."""
     sites = sorted({f"blocks.{h.layer}.attn.pattern" for h in heads})
     run = net.run(inputs, keep=sites)

@@ -62,10 +62,12 @@ def run_unedited(
         spans: calls whose outputs to record.
     """
     examples = range(len(reading.batch))
-    if plan is None or not _recordable(net, sites, plan):
+    if plan is None:
         run = net.run(inputs, keep=sites)
         values = reading.values(run.logits, examples).numpy()
         return Unedited(run.values, run.layout, values)
+    weights = [site for site in sites if not _recordable(net, site, plan)]
+    others = net.run(inputs, keep=weights).values if weights else {}
     prepared = net.preparer.prepare(inputs)
     answer, wrong = reading.answers(torch.arange(len(examples)), net.device)
     two = reading.metric.reads == "answers"
@@ -73,7 +75,7 @@ def run_unedited(
     at = torch.tensor(reading.batch.at)
     head = net.timeline.head
     only = narrow(head, columns, at) if plan.narrow and head is not None else nullcontext()
-    found = record(net, uncached(net, prepared.kwargs), plan.stages, spans, sites, only)
+    found = record(net, uncached(net, prepared.kwargs), plan.stages, spans, [s for s in sites if s not in others], only)
     logits = first_output(found.result)
     if not plan.narrow:
         values = reading.values(logits, examples)
@@ -81,14 +83,11 @@ def run_unedited(
         values = reading.of(logits[:, 0], torch.zeros_like(answer), torch.ones_like(answer))
     else:
         values = reading.of(logits[:, 0], answer, wrong)
-    return Unedited(found.values, prepared.layout, values.numpy(), found)
+    return Unedited({**found.values, **others}, prepared.layout, values.numpy(), found)
 
 
-def _recordable(net: Network, sites: Sequence[str], plan: Suffixes) -> bool:
-    """Whether all sites can be kept while the blocks are recorded."""
+def _recordable(net: Network, site: str, plan: Suffixes) -> bool:
+    """Whether a site can be kept while the blocks are recorded."""
+    port = net.map.port(site)
     owners = {a.owner for stage in plan.stages for a in stage.attentions}
-    ports = [net.map.port(site) for site in sites]
-    return all(
-        not isinstance(port, AttentionPort) or (port.part in ("q", "k", "v", "z") and port.module in owners)
-        for port in ports
-    )
+    return not isinstance(port, AttentionPort) or (port.part in ("q", "k", "v", "z") and port.module in owners)
