@@ -25,6 +25,7 @@ from openwork.edit import (
     Set,
     Substitute,
     SwapAlong,
+    Twin,
     edit_from_json,
     edits_from_json,
     edits_to_json,
@@ -53,6 +54,9 @@ edits = st.one_of(
     st.builds(SwapAlong, **base, directions=bases, source=st.text(max_size=5)),
     st.builds(KnockOut, **base, keys=wheres),
     st.builds(Substitute, **base, by=st.text(min_size=1, max_size=5), reads=st.none() | site_texts),
+    st.builds(
+        Twin, **base, of=st.builds(Patch, **base) | st.builds(Add, **base, vector=arrays), seed=st.integers(0, 9)
+    ),
 )
 
 
@@ -72,7 +76,8 @@ def test_unequal_edits_have_unequal_json(one: Edit, other: Edit) -> None:
 
 
 def test_the_strategy_above_makes_every_edit_that_is_data() -> None:
-    assert set(EDITS) == {"Patch", "Ablate", "Set", "Add", "Scale", "Project", "SwapAlong", "KnockOut", "Substitute"}
+    written = {"Patch", "Ablate", "Set", "Add", "Scale", "Project", "SwapAlong", "KnockOut", "Substitute", "Twin"}
+    assert set(EDITS) == written
 
 
 def test_a_function_has_no_json_form_and_says_so() -> None:

@@ -39,15 +39,15 @@ def settings() -> StudySettings:
     return StudySettings(**SMALL)
 
 
-Opener = Callable[[Plant], Network]
+Opener = Callable[..., Network]
 
 
 @pytest.fixture(scope="session")
 def opened(tokenizer: PreTrainedTokenizerFast) -> Opener:
-    """Opens a fresh network with this mechanism planted."""
+    """Opens a fresh network with this mechanism planted, or the same without it."""
 
-    def make(plant: Plant) -> Network:
-        module = PlantedInduction(len(CHARACTERS), plant, context=48).eval()
+    def make(plant: Plant, planted: bool = True) -> Network:
+        module = PlantedInduction(len(CHARACTERS), plant, context=48, planted=planted).eval()
         return open_network(module, tokenizer=tokenizer, example={"input_ids": torch.arange(20)[None]})
 
     return make

@@ -83,7 +83,7 @@ def test_same_seed_gives_the_same_record(net, task, settings, done, folder, tmp_
 
 
 def test_untrained_network_stops_at_the_gate(opened, task, settings, tmp_path, text) -> None:
-    untrained = opened(Plant((), (), heads=12))
+    untrained = opened(Plant(heads=12), planted=False)
     result = study(untrained, task, text=text, out=tmp_path, settings=settings, quiet=True)
     assert result.status == "cannot do the task"
     assert result.exit_code == 3
@@ -167,7 +167,7 @@ def test_unaligned_examples_are_refused(net, task, settings, tmp_path, text) -> 
 
 
 def test_progress_goes_to_stderr_only(net, task, settings, tmp_path, capsys, opened, text) -> None:
-    study(opened(Plant((), (), heads=12)), task, text=text, out=tmp_path, settings=settings)
+    study(opened(Plant(heads=12), planted=False), task, text=text, out=tmp_path, settings=settings)
     assert capsys.readouterr().out == ""
 
 

@@ -19,8 +19,11 @@ class PlantedInduction(Induction):
         plant: where the mechanism lies; as `Plant()` says unless given.
         context: most tokens.
         seed: of codes and of noise.
+        planted: whether the mechanism is there at all.
     """
 
-    def __init__(self, vocabulary: int, plant: Plant | None = None, context: int = 96, seed: int = 0):
+    def __init__(
+        self, vocabulary: int, plant: Plant | None = None, context: int = 96, seed: int = 0, planted: bool = True
+    ):
         plant = plant or Plant()
-        super().__init__(vocabulary, replace(plant, mlp=plant.mlp or UNITS), context, seed)
+        super().__init__(vocabulary, replace(plant, mlp=plant.mlp or UNITS), context, seed, planted)
