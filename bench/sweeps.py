@@ -177,7 +177,7 @@ def _word(met: bool) -> str:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Timed rounds of each sweep.", min=2)] = 5,
+    rounds: Annotated[int, typer.Option(help="Timed rounds of each sweep.", min=1)] = 5,
     sample: Annotated[int, typer.Option(help="Cells of each round for tools that take a full pass a cell.")] = 48,
     peers: Annotated[str, typer.Option(help="Comma-separated peers; empty for none.")] = ",".join(PEERS),
     growth: Annotated[bool, typer.Option(help="How the ratio grows with layers and length instead.")] = False,
@@ -201,8 +201,8 @@ def main(
     shapes = [shape_of()]
     wanted = [(pair, kind) for pair in PAIRS for kind in KINDS if pair == "every token" or kind == "residual"]
     if growth:
-        shapes = [shape_of(layers) for layers in (3, 6, 24)]
-        shapes += [shape_of(length=length, examples=1) for length in (16, 64, 256, 512)]
+        shapes = [shape_of(3), shape_of(6), *(shape_of(length=length, examples=1) for length in (64, 256))]
+        shapes.append(shape_of(3, 512, 1))
     lines: list[Line] = []
     facts = []
     try:
