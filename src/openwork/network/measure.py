@@ -149,6 +149,8 @@ class _Measurement:
         plan = suffixes(net) if tokens else "the inputs are no rows of tokens"
         self.plan = plan if isinstance(plan, Suffixes) else None
         self.notes: dict[str, Any] = {} if isinstance(plan, Suffixes) else {"not replayed because": plan}
+        if isinstance(plan, Suffixes) and plan.wide:
+            self.notes["all logits because"] = plan.wide
         self.metrics: dict[str, Float[np.ndarray, " example"]] = {}
         self.prefix: Prefix | None = None
 
@@ -251,8 +253,11 @@ class _Measurement:
         net.entries = net.entries or Entries(net)
         self.prefix = Prefix(net.entries, net.preparer.prepare(self.inputs), len(self.batch), entered)
         for number, row in waiting:
-            if self.prefix.saves(first_site(row, net)):
+            site = first_site(row, net)
+            if self.prefix.saves(site):
                 how[number] = "layers"
+            else:
+                self.notes["full because"] = f"{site}: {net.entries.reason(site)}"
 
     def _unedited(self, cells: Sequence[tuple[Edit, ...]]) -> tuple[Unedited, dict[str, SourceRun]]:
         """The unedited run of the base, and the source runs that the cells read."""

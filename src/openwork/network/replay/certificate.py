@@ -47,7 +47,7 @@ class Suffixes:
         outputs: for each call within a block, the axes of what it returns.
         before: for each block, the calls that are over when its attention begins, if all of them can be cut to tokens.
         token_bytes: about what one token takes while a block computes it.
-        narrow: whether the head may compute single logits.
+        wide: why the head must compute all logits; empty if it may compute single ones.
         residuals: what the checks of each site left, relative to the largest logit.
         places: where each site lies, or why it is not replayed.
     """
@@ -58,7 +58,7 @@ class Suffixes:
     outputs: dict[tuple[nn.Module, int], dict[Path, Spread]]
     before: list[tuple[Span, ...]]
     token_bytes: int
-    narrow: bool = False
+    wide: str = "the last of its calls that gives logits is no linear map of its own"
     residuals: dict[str, float] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -106,8 +106,13 @@ class Suffixes:
         for name in (f"{stages[0].name}.resid_pre", f"{stages[len(stages) // 2].name}.resid_pre"):
             self.residuals[name] = self._checked(name, (0, width // 2))
         if net.timeline.head is not None:
-            self.narrow = self._narrow()
+            self.wide = self._wide()
         return self
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the head may compute single logits."""
+        return not self.wide
 
     def place(self, site: str) -> Place | None:
         """Where a site lies, once it was checked that rows may enter there; None if they may not."""
@@ -199,19 +204,20 @@ class Suffixes:
         full = Stack(net, inputs, {}, {}).run([Row(range(count), writes=[write])])
         return got, full[torch.arange(count), at], plain.logits[torch.arange(count), at]
 
-    def _narrow(self) -> bool:
-        """Whether the head gives the same single logits when it computes no others."""
+    def _wide(self) -> str:
+        """Why the head does not give the same single logits when it computes no others; empty if it does."""
         net = self.net
+        ids = net.example[net.preparer.main]
+        base = record(net, uncached(net, {net.preparer.main: ids}), self.stages)
+        hidden = read(base.blocks[-1].output, self.stages[-1].post)[:, -1]
+        every = logits_behind(net, self.stages, base, hidden)
+        columns = torch.tensor([[1, every.shape[-1] - 1]] * len(ids), device=every.device)
         try:
-            ids = net.example[net.preparer.main]
-            base = record(net, uncached(net, {net.preparer.main: ids}), self.stages)
-            hidden = read(base.blocks[-1].output, self.stages[-1].post)[:, -1]
-            every = logits_behind(net, self.stages, base, hidden)
-            columns = torch.tensor([[1, every.shape[-1] - 1]] * len(ids), device=every.device)
             some = logits_behind(net, self.stages, base, hidden, columns)
-            return deviation(some, every.gather(-1, columns)) <= tolerance(net.dtype)
-        except Exception:
-            return False
+        except Exception as error:  # what the network does with its logits needs all of them
+            return f"computing single ones fails: {_line(error)}"
+        residual = deviation(some, every.gather(-1, columns))
+        return "" if residual <= tolerance(net.dtype) else f"single ones differ from all by {residual:.0e}"
 
 
 def _stages(net: Network) -> list[Stage]:

@@ -73,15 +73,19 @@ class Entries:
     def __init__(self, net: Network):
         self.net = net
         self.axes: dict[tuple[nn.Module, int], dict[Path, Spread]] = {}
-        self.sound: dict[str, bool] = {}
+        self.unsound: dict[str, str] = {}
         self.example = dict(net.example)
         self._recorded: dict[tuple[nn.Module, int], Any] | None = None
 
     def spans(self, site: str) -> list[Span]:
         """The calls that need not be made again for a write at a site; none if that was found not to hold."""
-        if site not in self.sound:
-            self.sound[site] = self._checked(site)
-        return self._finished(site) if self.sound[site] else []
+        return [] if self.reason(site) else self._finished(site)
+
+    def reason(self, site: str) -> str:
+        """Why nothing is skipped for a write at a site; empty if that was found to hold."""
+        if site not in self.unsound:
+            self.unsound[site] = self._checked(site)
+        return self.unsound[site]
 
     def _finished(self, site: str) -> list[Span]:
         self._learn()
@@ -117,15 +121,15 @@ class Entries:
             except (NotSpread, KeyError):
                 continue
 
-    def _checked(self, site: str) -> bool:
-        """Whether a random write at a site gives the same with and without skipping."""
+    def _checked(self, site: str) -> str:
+        """What keeps a random write at a site from giving the same with and without skipping."""
         net = self.net
         try:
             spans = self._finished(site)
-        except Exception:  # a network that does not run on its example twice, say
-            return False
+        except Exception as error:  # a network that does not run on its example twice, say
+            return f"its calls cannot be recorded: {_line(error)}"
         if not spans:
-            return False
+            return "nothing that can be skipped comes before it"
         generator = torch.Generator().manual_seed(0)
         noise: list[Tensor] = []
 
@@ -145,9 +149,10 @@ class Entries:
         assert self._recorded is not None
         try:
             full, skipped = once({}), once({(s.module, s.ordinal): self._recorded[s.module, s.ordinal] for s in spans})
-        except Exception:
-            return False
-        return deviation(skipped, full) <= tolerance(net.dtype)
+        except Exception as error:  # a network that looks at what the skipped calls left behind, say
+            return f"skipping what comes before it fails: {_line(error)}"
+        residual = deviation(skipped, full)
+        return "" if residual <= tolerance(net.dtype) else f"skipping what comes before it changes it by {residual:.0e}"
 
 
 class Prefix:
@@ -214,3 +219,7 @@ def copied(output: Any) -> Any:
     for path, leaf in list(leaves(output)):
         output = replaced(output, path, leaf.clone())
     return output
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
