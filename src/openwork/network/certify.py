@@ -107,7 +107,7 @@ class Certifier:
             if not any(_is_weight(s) for s in self.sites.values()):
                 raise
             for name in [n for n, s in self.sites.items() if _is_weight(s)]:
-                self._refuse(name, f"reading it fails: {_line(error)}")
+                self._refuse(name, f"reading it fails: {in_one_line(error)}")
             return self._reads()
         limit = tolerance(self.plain.dtype) if self.fused else 0.0
         unchanged = Check("reading changes nothing", deviation(output, self.plain), limit)
@@ -180,7 +180,7 @@ class Certifier:
                     residual = deviation(first_output(forward(self.module, self.kwargs, visits)), self.plain)
                 problem = ""
             except Exception as error:
-                residual, problem = float("inf"), _line(error)
+                residual, problem = float("inf"), in_one_line(error)
             if residual <= limit or len(group) == 1:
                 for site in group:
                     site.checks.append(Check("identity write", residual, limit))
@@ -268,7 +268,8 @@ def _is_weight(site: Found) -> bool:
     return isinstance(site.port, AttentionPort) and site.port.part in WEIGHTS
 
 
-def _line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """What an error says, in one line, for the reason of a refusal."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 

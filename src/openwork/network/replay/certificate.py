@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from openwork.errors import OpenworkError
 from openwork.network.anatomy import deviation, tolerance
+from openwork.network.certify import in_one_line
 from openwork.network.paths import Path, leaves, read
 from openwork.network.ports import AttentionPort
 from openwork.network.replay.meeting import ROUTES
@@ -82,7 +83,7 @@ class Suffixes:
         try:
             runs = [record(net, uncached(net, {main: x}), stages, spans) for x in shapes]
         except Exception as error:
-            raise NotReplayable(f"its blocks cannot be recorded: {_line(error)}") from error
+            raise NotReplayable(f"its blocks cannot be recorded: {in_one_line(error)}") from error
         if any(block.hidden.ndim != 3 for block in runs[0].blocks):
             raise NotReplayable("the stream has other axes than (batch, position, channel)")
         outputs: dict[tuple[nn.Module, int], dict[Path, Spread]] = {}
@@ -166,7 +167,7 @@ class Suffixes:
         try:
             got, want, plain = self._both(site, positions)
         except Exception as error:
-            raise NotReplayable(f"replaying it fails: {_line(error)}") from error
+            raise NotReplayable(f"replaying it fails: {in_one_line(error)}") from error
         residual = deviation(got, want)
         if not residual <= tolerance(net.dtype):
             raise NotReplayable(f"replay differs from a full pass by {residual:.0e}")
@@ -215,7 +216,7 @@ class Suffixes:
         try:
             some = logits_behind(net, self.stages, base, hidden, columns)
         except Exception as error:  # what the network does with its logits needs all of them
-            return f"computing single ones fails: {_line(error)}"
+            return f"computing single ones fails: {in_one_line(error)}"
         residual = deviation(some, every.gather(-1, columns))
         return "" if residual <= tolerance(net.dtype) else f"single ones differ from all by {residual:.0e}"
 
@@ -252,7 +253,3 @@ def _before(stage: Stage, outputs: Mapping[tuple[nn.Module, int], Any], net: Net
 def _returned(outputs: Mapping[tuple[nn.Module, int], Any], span: Span) -> list[Tensor]:
     """The tensors that an innermost call returned."""
     return [] if span.children else [leaf for _, leaf in leaves(outputs.get((span.module, span.ordinal)))]
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.network.anatomy import deviation, tolerance
-from openwork.network.certify import first_output
+from openwork.network.certify import first_output, in_one_line
 from openwork.network.paths import Path, leaves, replaced
 from openwork.network.replay.spread import NotSpread, Spread, for_rows, spreads
 from openwork.network.run import eagerly
@@ -127,7 +127,7 @@ class Entries:
         try:
             spans = self._finished(site)
         except Exception as error:  # a network that does not run on its example twice, say
-            return f"its calls cannot be recorded: {_line(error)}"
+            return f"its calls cannot be recorded: {in_one_line(error)}"
         if not spans:
             return "nothing that can be skipped comes before it"
         generator = torch.Generator().manual_seed(0)
@@ -150,7 +150,7 @@ class Entries:
         try:
             full, skipped = once({}), once({(s.module, s.ordinal): self._recorded[s.module, s.ordinal] for s in spans})
         except Exception as error:  # a network that looks at what the skipped calls left behind, say
-            return f"skipping what comes before it fails: {_line(error)}"
+            return f"skipping what comes before it fails: {in_one_line(error)}"
         residual = deviation(skipped, full)
         return "" if residual <= tolerance(net.dtype) else f"skipping what comes before it changes it by {residual:.0e}"
 
@@ -219,7 +219,3 @@ def copied(output: Any) -> Any:
     for path, leaf in list(leaves(output)):
         output = replaced(output, path, leaf.clone())
     return output
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
