@@ -120,32 +120,49 @@ def allocated_bytes(mode: Mode) -> int:
     return sum(max(event.nbytes(), 0) for event in events if event.name() == "[memory]")
 
 
-def serve(modes: Callable[[Case], dict[str, Mode]], packages: Sequence[str]) -> None:
-    """Load the case named on the command line, answer requests until the input ends.
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
-    Requests: ``{"do": "describe"}`` and ``{"do": "time", "mode": …, "warm": …, "calls": …}``.
+
+def serve(modes: Callable[[Case], dict[str, Mode]], packages: Sequence[str]) -> None:
+    """Answer ``{"do": "describe"}`` and ``{"do": "time", "mode": …, "warm": …, "calls": …}``.
 
     Args:
         modes: makes the modes of the case; ``bare`` must be among them.
         packages: those whose version the answer names.
+    """
+
+    def prepare(case: Case, folder: Path) -> Answer:
+        table = modes(case)
+
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
+            if request["do"] == "describe":
+                return _describe_all(case, table, packages)
+            return {"seconds": seconds_per_call(table[request["mode"]], request["warm"], request["calls"])}
+
+        return answer
+
+    answer_requests(prepare)
+
+
+def answer_requests(prepare: Callable[[Case, Path], Answer]) -> None:
+    """Load the case named on the command line and answer requests, one JSON line each, until the input ends.
+
+    Args:
+        prepare: makes, of the case and its folder, what answers a request.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not land between the answers
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    case = read(folder)
-    table = modes(case)
+    answer = prepare(read(folder), folder)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            if request["do"] == "describe":
-                answer = _describe_all(case, table, packages)
-            else:
-                answer = {"seconds": seconds_per_call(table[request["mode"]], request["warm"], request["calls"])}
+            found = answer(request)
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+            found = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(found), file=answers, flush=True)
 
 
 def _describe_all(case: Case, table: dict[str, Mode], packages: Sequence[str]) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from peers.case import Case, read
+from peers.case import Case
+from peers.serve import Answer, answer_requests
 
 KINDS = ("residual", "heads", "heads x positions")
 MIDDLE = "residual, middle block"
@@ -87,37 +85,31 @@ class Sweep(Protocol):
 
 
 def serve(make: Callable[[Case], Sweep], packages: Sequence[str]) -> None:
-    """Load the case named on the command line and answer requests until the input ends.
-
-    Requests: ``{"do": "describe"}`` and ``{"do": "sweep", "kind": …, "pair": …, "cells": [index …], "out": file}``.
+    """Answer ``{"do": "describe"}`` and ``{"do": "sweep", "kind": …, "pair": …, "cells": [index …], "out": file}``.
 
     Args:
         make: makes the tool's sweep.
         packages: those whose version the answer names.
     """
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints must not land between the answers
-    folder, threads = Path(sys.argv[1]), int(sys.argv[2])
-    torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
-    case = read(folder)
-    tensors = load_file(folder / "pairs.safetensors")
-    sweep = make(case)
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
+
+    def prepare(case: Case, folder: Path) -> Answer:
+        tensors = load_file(folder / "pairs.safetensors")
+        sweep = make(case)
+
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
             if request["do"] == "describe":
-                answer: dict[str, object] = {"versions": {name: version(name) for name in packages}}
-            else:
-                pairs = Pairs(tensors["clean"], tensors[request["pair"]], tensors["right"], tensors["wrong"])
-                every = cells_of(request["kind"], case)
-                cells = [every[i] for i in request["cells"]]
-                start = time.perf_counter()
-                prepared = sweep.prepare(request["kind"], pairs)
-                between = time.perf_counter()
-                values = sweep.run(request["kind"], pairs, cells, prepared)
-                answer = {"once": between - start, "seconds": time.perf_counter() - between}
-                np.save(request["out"], np.asarray(values, dtype=np.float64))
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+                return {"versions": {name: version(name) for name in packages}}
+            pairs = Pairs(tensors["clean"], tensors[request["pair"]], tensors["right"], tensors["wrong"])
+            every = cells_of(request["kind"], case)
+            cells = [every[i] for i in request["cells"]]
+            start = time.perf_counter()
+            prepared = sweep.prepare(request["kind"], pairs)
+            between = time.perf_counter()
+            values = sweep.run(request["kind"], pairs, cells, prepared)
+            seconds = time.perf_counter() - between
+            np.save(request["out"], np.asarray(values, dtype=np.float64))
+            return {"once": between - start, "seconds": seconds}
+
+        return answer
+
+    answer_requests(prepare)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from openwork.edit import Edit, Twin
@@ -231,6 +230,8 @@ def effects(change: Float[np.ndarray, "*cell example"]) -> dict[str, Float[np.nd
     Source:
         `scipy.stats.ttest_1samp`.
     """
+    from scipy import stats
+
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cells without spread: handled below
         test: Any = stats.ttest_1samp(change, 0.0, axis=-1, nan_policy="omit")
@@ -251,6 +252,8 @@ def _controls(
     change: Float[np.ndarray, "cells example"], count: int
 ) -> tuple[str, Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
     """What the controls are, their mean effect, and the share of them that reach a cell's; `count` cells come first."""
+    from scipy import stats
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a cell that reaches no example has no mean
         mean = np.nanmean(change, axis=1)
