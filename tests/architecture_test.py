@@ -18,7 +18,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("site", "edit", "task", "circuit", "dictionary", "direction", "finding", "errors"),
     ("metrics", "store", "evidence"),
     ("network", "worlds"),
-    ("tasks", "zoo"),
+    ("tasks",),
+    ("zoo",),
     (
         *("causal", "attribution", "circuits", "dictionaries", "lenses", "weights"),
         *("probes", "geometry", "vision", "multimodal", "control"),
