@@ -140,8 +140,8 @@ class AttentionOnly(nn.Module):
         if length > self.config.context:
             raise ValueError(f"expected at most {self.config.context} tokens, got {length}; cut the text")
         if position_ids is None:
-            position_ids = _count(input_ids, attention_mask)
-        allowed = None if attention_mask is None else _allowed(attention_mask)
+            position_ids = count_tokens(input_ids, attention_mask)
+        allowed = None if attention_mask is None else causal_mask(attention_mask)
         places = self.places(position_ids)
         x = self.embed(input_ids)
         for block in self.blocks:
@@ -149,15 +149,17 @@ class AttentionOnly(nn.Module):
         return AttentionOnlyOutput(self.unembed(self.final_norm(x)))
 
 
-def _count(
+def count_tokens(
     input_ids: Int[Tensor, "batch position"], mask: Int[Tensor, "batch position"] | None
 ) -> Int[Tensor, "#batch position"]:
+    """The index of each token in its row, which padding before it does not move."""
     if mask is None:
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def _allowed(mask: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch 1 position position"]:
+def causal_mask(mask: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch 1 position position"]:
+    """Which (query, key) pairs may attend: no token sees what comes after it, none but itself sees padding."""
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=mask.device)
