@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -58,7 +57,7 @@ class TransformerConfig:
         sizes = (self.vocabulary, self.context, self.width, self.head_width, self.layers)
         if min(sizes) < 1 or len(self.mlp) != self.layers or min(*self.heads, *self.mlp, 0) < 0:
             raise BadInput(
-                f"expected positive sizes, and one number of heads and of hidden units a layer, none negative; got {self}"
+                f"expected positive sizes, and for each layer its number of heads and of hidden units; got {self}"
             )
         if self.norm not in ("none", "layer") or self.activation not in ACTIVATIONS:
             raise BadInput(
