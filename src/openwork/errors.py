@@ -55,3 +55,7 @@ class Misaligned(BadInput):
 
 class OutputOccupied(OpenworkError):
     """An output folder that cannot be written or that holds the result of another call."""
+
+
+class Diverged(OpenworkError):
+    """A training whose loss became NaN, infinite, or many times what it began with."""

@@ -9,9 +9,11 @@ from transformers import PreTrainedTokenizerFast
 from openwork import zoo
 from openwork.recipes.batches import Mix
 from openwork.recipes.brackets import invent_statement
-from openwork.recipes.catalogue import Phase, Recipe
 from openwork.recipes.corpus import Streams
 from openwork.recipes.docstrings import Lexicon, invent_function
+from openwork.recipes.plan import Phase, Plan
+from openwork.recipes.python import PythonRecipe
+from openwork.recipes.recipe import Descent
 from openwork.worlds import Corpus, standard_library
 from openwork.zoo import AttentionOnly, AttentionOnlyConfig
 
@@ -37,6 +39,9 @@ def tiny(tokenizer: PreTrainedTokenizerFast) -> AttentionOnly:
     return AttentionOnly(AttentionOnlyConfig(vocabulary=len(tokenizer), width=16, heads=2, context=128))
 
 
+PLAN = Plan("tiny", tiny, (Phase(30, MIX),), context=32, descent=Descent(warmup=5, decay=10, clip=1.0))
+
+
 @pytest.fixture
-def recipe() -> Recipe:
-    return Recipe("tiny", tiny, (Phase(30, MIX),), context=32, warmup=5, decay=10)
+def recipe(streams) -> PythonRecipe:
+    return PythonRecipe(PLAN, streams)

@@ -12,9 +12,9 @@ from openwork import zoo
 from openwork.errors import BadInput
 from openwork.recipes import card as cards
 from openwork.recipes.card import as_text
-from openwork.recipes.catalogue import Phase
 from openwork.recipes.evaluate import Accuracy, induction_accuracy, on_held_out
-from openwork.recipes.export import around_the_rise, export, rounded, write_config
+from openwork.recipes.export import around_the_rise, rounded, write_config
+from openwork.recipes.plan import Phase
 from openwork.recipes.train import train
 from openwork.zoo import embedded
 
@@ -24,10 +24,9 @@ RUN = {"command": "openwork zoo build tiny", "seed": 0, "device": "cpu", "thread
 @pytest.fixture
 def shipped(tmp_path, streams, recipe, monkeypatch):
     monkeypatch.setattr(cards, "EXAMPLES", 24)
-    state = train(
-        replace(recipe, phases=(Phase(5, recipe.mix(0)),)), streams, tmp_path / "run", minutes=5.0, resume=False
-    )
-    export(recipe, streams, state, tmp_path / "run", tmp_path / "weights" / "tiny", RUN)
+    short = replace(recipe, plan=replace(recipe.plan, phases=(Phase(5, recipe.plan.mix(0)),)))
+    state = train(short, tmp_path / "run", minutes=5.0, resume=False)
+    recipe.export(state, tmp_path / "run", tmp_path / "weights" / "tiny", RUN)
     monkeypatch.setattr(embedded, "WEIGHTS", tmp_path / "weights")
     return state
 
@@ -43,7 +42,7 @@ def test_what_was_exported_loads_as_what_was_trained(shipped):
 def test_the_card_holds_what_was_measured(shipped, streams, recipe):
     card = zoo.card("tiny")
     network, tokenizer = zoo.load("tiny")
-    measured = on_held_out(network, streams, recipe.context)
+    measured = on_held_out(network, streams, recipe.plan.context)
     assert card["held_out"]["loss_shipped"] == pytest.approx(measured.loss, abs=1e-4)
     assert card["induction"] == card["induction"] | induction_accuracy(network, tokenizer, rows=24 // 4).record()
     assert set(card["tasks"]) == {"repeats", "bracket", "docstring", "argument"}
@@ -68,17 +67,17 @@ def test_accuracy_has_its_interval():
 
 
 def test_held_out_loss_of_a_uniform_model_is_the_logarithm_of_its_vocabulary(streams, recipe):
-    network = recipe.network(streams.tokenizer)
+    network = recipe.network()
     torch.nn.init.zeros_(network.unembed.weight)
-    measured = on_held_out(network, streams, recipe.context, windows=3)
+    measured = on_held_out(network, streams, recipe.plan.context, windows=3)
     assert measured.loss == pytest.approx(torch.tensor(float(len(streams.tokenizer))).log().item(), abs=1e-5)
-    assert measured.tokens == 3 * recipe.context
+    assert measured.tokens == 3 * recipe.plan.context
 
 
 def test_chosen_checkpoints_lie_around_the_rise(recipe):
-    recipe = replace(recipe, dense_until=3000, dense_every=25)
+    plan = replace(recipe.plan, dense_until=3000, dense_every=25)
     curve = [{"step": step, "induction": 1 / (1 + 2.0 ** ((1500 - step) / 60))} for step in range(0, 4000, 25)]
-    steps = around_the_rise(curve, recipe)
+    steps = around_the_rise(curve, plan)
     assert len(steps) == 12
     assert (steps[0], steps[-1]) == (0, 3000)
     accuracy = {record["step"]: record["induction"] for record in curve}
@@ -86,10 +85,10 @@ def test_chosen_checkpoints_lie_around_the_rise(recipe):
 
 
 def test_a_rise_too_steep_for_its_checkpoints_is_an_error(recipe):
-    recipe = replace(recipe, dense_until=1000, dense_every=100)
+    plan = replace(recipe.plan, dense_until=1000, dense_every=100)
     curve = [{"step": step, "induction": float(step > 500)} for step in range(0, 1100, 100)]
     with pytest.raises(BadInput, match="denser"):
-        around_the_rise(curve, recipe)
+        around_the_rise(curve, plan)
 
 
 def test_the_curve_ships(shipped):

@@ -1,6 +1,7 @@
 """How every model that ships with openwork is trained."""
 
 from openwork.recipes.build import Built, build
-from openwork.recipes.catalogue import RECIPES, Recipe, recipe
+from openwork.recipes.catalogue import RECIPES, recipe
+from openwork.recipes.recipe import Descent, Recipe
 
-__all__ = ["RECIPES", "Built", "Recipe", "build", "recipe"]
+__all__ = ["RECIPES", "Built", "Descent", "Recipe", "build", "recipe"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 import torch
 
-from openwork.errors import BadInput, OutputOccupied
-from openwork.recipes.catalogue import recipe
-from openwork.recipes.corpus import python_streams
-from openwork.recipes.export import export
+from openwork.errors import BadInput, OutputOccupied, UnknownName
+from openwork.recipes.catalogue import RECIPES, recipe
 from openwork.recipes.state import STATE
 from openwork.recipes.train import train
 
@@ -48,20 +47,20 @@ def build(
     device: str = "cpu",
     compiled: bool = False,
 ) -> Built:
-    """Train an embedded model from the standard library of the running Python.
+    """Train an embedded model as the one that ships was trained.
 
     Training that time or Ctrl-C cut short goes on exactly where it stood when called again with `resume`. When the
     last step is done, the folder `export` below the run holds what ships: weights in half precision, configuration,
-    tokenizer, loss curve, checkpoints and model card.
+    loss curve, model card, and where the recipe has them tokenizer and checkpoints.
 
     Args:
-        name: `py-4l`, `py-attn2` or `py-attn2-unmixed`.
+        name: one of `RECIPES`.
         minutes: time to train in this call.
         resume: continue a run that is there.
-        out: folder of the run; `runs/NAME` unless given. Tokenizer and tokens are kept beside it, for all models.
-        seed: of the initial weights and the batches.
+        out: folder of the run; `runs/NAME` unless given. Data that must be made first is kept beside it.
+        seed: of the initial weights and of every step.
         device: where to train.
-        compiled: compile the training step: about 1.4 times as fast on a CPU, needs a C++ compiler.
+        compiled: compile the network: about 1.4 times as fast on a CPU, needs a C++ compiler.
 
     Returns:
         How far it came.
@@ -70,16 +69,18 @@ def build(
         UnknownName: if there is no such recipe.
         BadInput: if the time is not positive, or the run to resume is of another recipe or seed.
         OutputOccupied: if there is a run in the folder and `resume` is not set.
+        Diverged: if the training went wrong.
         KeyboardInterrupt: on Ctrl-C, after saving.
     """
-    chosen = recipe(name)
+    if name not in RECIPES:
+        raise UnknownName.among("recipe", name, RECIPES)
     if not minutes > 0:
         raise BadInput(f"expected a positive number of minutes, got {minutes}")
     folder = RUNS / name if out is None else out
     if (folder / STATE).exists() and not resume:
         raise OutputOccupied(f"{folder} holds a run already; resume it, delete it, or give another folder")
-    streams = python_streams(folder.parent / "python-source")
-    state = train(chosen, streams, folder, minutes=minutes, resume=resume, seed=seed, device=device, compiled=compiled)
+    chosen = recipe(name, RUNS if out is None else out.parent)
+    state = train(chosen, folder, minutes=minutes, resume=resume, seed=seed, device=device, compiled=compiled)
     if state.step < chosen.steps:
         return Built(name, folder, state.step, chosen.steps, None)
     facts = {
@@ -89,5 +90,6 @@ def build(
         "threads": torch.get_num_threads(),
         "compiled": compiled,
     }
-    export(chosen, streams, state, folder, folder / EXPORTED, facts)
+    shutil.rmtree(folder / EXPORTED, ignore_errors=True)
+    chosen.export(state, folder, folder / EXPORTED, facts)
     return Built(name, folder, state.step, chosen.steps, folder / EXPORTED)

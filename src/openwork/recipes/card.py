@@ -10,9 +10,9 @@ import torch
 import transformers
 from torch import nn
 
-from openwork.recipes.catalogue import Recipe
 from openwork.recipes.corpus import TABLES, Streams
 from openwork.recipes.evaluate import HeldOut, induction_accuracy, on_held_out, task_accuracy
+from openwork.recipes.plan import Plan
 from openwork.recipes.state import State
 from openwork.tasks.argument import argument
 from openwork.tasks.bracket import bracket
@@ -38,12 +38,12 @@ BOS_POLICY = "every training context begins with <|bos|>, and the tokenizer puts
 
 
 def make_card(
-    recipe: Recipe, streams: Streams, state: State, half: nn.Module, run: dict[str, Any], checkpoints: list[int]
+    plan: Plan, streams: Streams, state: State, half: nn.Module, run: dict[str, Any], checkpoints: list[int]
 ) -> dict[str, Any]:
     """Measure a trained model and write down where it comes from.
 
     Args:
-        recipe: what was trained.
+        plan: what was trained.
         streams: its data.
         state: the trained state, in float32.
         half: the same network with the weights as they ship: rounded to half precision, then float32 again.
@@ -54,36 +54,32 @@ def make_card(
         A value for JSON.
     """
     network = state.network.eval()
-    full, shipped = (on_held_out(model, streams, recipe.context, WINDOWS) for model in (network, half))
+    full, shipped = (on_held_out(model, streams, plan.context, WINDOWS) for model in (network, half))
     vocabulary: Any = streams.tokenizer
     tasks = {make.__name__: make(vocabulary, n=EXAMPLES, seed=0) for make in TASKS}
     return {
-        "name": recipe.name,
+        "name": plan.name,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "license": "Apache-2.0",
         "data": {
             "source": f"the standard library of Python {platform.python_version()} with its tests, without {TABLES}",
             "split": "whole files; held out where sha256(path below the library) mod 10 is 0",
-            **{
-                name: facts
-                for name, facts in streams.facts.items()
-                if name in ("train", "held_out", *_invented(recipe))
-            },
+            **{name: facts for name, facts in streams.facts.items() if name in ("train", "held_out", *_invented(plan))},
         },
         "tokenizer": f"byte-level BPE of the training files, {len(streams.tokenizer)} tokens; digits, brackets single",
         "bos_policy": BOS_POLICY,
         "training": {
             "steps": state.step,
-            "of_steps": recipe.steps,
-            "phases": [{"until": phase.until, **asdict(phase.mix)} for phase in recipe.phases],
-            "context": recipe.context,
-            "tokens": recipe.tokens(state.step),
+            "of_steps": plan.steps,
+            "phases": [{"until": phase.until, **asdict(phase.mix)} for phase in plan.phases],
+            "context": plan.context,
+            "tokens": plan.tokens(state.step),
             "seconds": round(state.seconds),
             "optimizer": "AdamW, betas 0.9 and 0.95, gradients clipped to norm 1",
-            "learning_rate": recipe.learning_rate,
-            "warmup": recipe.warmup,
-            "decay": recipe.decay,
-            "weight_decay": recipe.weight_decay,
+            "learning_rate": plan.descent.peak,
+            "warmup": plan.descent.warmup,
+            "decay": plan.descent.decay,
+            "weight_decay": plan.descent.weight_decay,
             "precision": "float32 weights, matrix products in bfloat16",
             "checkpoints": checkpoints,
             "torch": torch.__version__,
@@ -106,9 +102,9 @@ def make_card(
     }
 
 
-def _invented(recipe: Recipe) -> list[str]:
-    """The streams of invented text that a recipe draws from."""
-    return [kind for kind in INVENTED if any(getattr(phase.mix, kind) for phase in recipe.phases)]
+def _invented(plan: Plan) -> list[str]:
+    """The streams of invented text that a plan draws from."""
+    return [kind for kind in INVENTED if any(getattr(phase.mix, kind) for phase in plan.phases)]
 
 
 def _closing(measured: HeldOut) -> dict[str, Any]:

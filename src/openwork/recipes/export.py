@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,8 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 from openwork.errors import BadInput
-from openwork.recipes.card import as_text, make_card
-from openwork.recipes.catalogue import Recipe
-from openwork.recipes.corpus import Streams
+from openwork.recipes.plan import Plan
 from openwork.recipes.state import CURVE, State, checkpoint_path, save_half
-from openwork.recipes.tokenizer import save_tokenizer
 from openwork.store.files import read_json, write_json, write_text
 from openwork.zoo.attention_only import AttentionOnly
 from openwork.zoo.embedded import ATTENTION_ONLY, CHECKPOINTS, MODEL
@@ -25,30 +23,34 @@ from openwork.zoo.embedded import ATTENTION_ONLY, CHECKPOINTS, MODEL
 SHIPPED_CHECKPOINTS = 12
 
 
-def export(recipe: Recipe, streams: Streams, state: State, run_folder: Path, to: Path, run: dict[str, Any]) -> None:
-    """Write weights in half precision, configuration, tokenizer, curve, checkpoints and card.
+def write_model(state: State, to: Path, card: dict[str, Any], as_text: Callable[[dict[str, Any]], str]) -> None:
+    """Write what every model ships: weights in half precision, configuration, curve and card.
 
     Args:
-        recipe: what was trained.
-        streams: its data.
         state: the trained state.
-        run_folder: where the training kept its checkpoints.
-        to: the folder to write; replaced if it exists.
-        run: what the card says of the run, see `make_card`.
+        to: the folder.
+        card: what was measured, a value for JSON.
+        as_text: the card for people, in Markdown.
     """
-    shutil.rmtree(to, ignore_errors=True)
     save_half(state.network, to / MODEL)
     write_config(state.network, to)
-    save_tokenizer(streams.tokenizer, to)
     write_json(to / CURVE, state.curve)
-    steps = around_the_rise(state.curve, recipe) if recipe.dense_until else []
+    write_json(to / "card.json", card)
+    write_text(to / "README.md", as_text(read_json(to / "card.json")))
+
+
+def write_checkpoints(steps: Iterable[int], run_folder: Path, to: Path) -> None:
+    """Ship kept checkpoints.
+
+    Args:
+        steps: which.
+        run_folder: where the training kept them.
+        to: the folder that ships.
+    """
     for step in steps:
         place = to / CHECKPOINTS / f"step-{step}.safetensors"
         place.parent.mkdir(exist_ok=True)
         shutil.copyfile(checkpoint_path(run_folder, step), place)
-    card = make_card(recipe, streams, state, rounded(state.network), run, steps)
-    write_json(to / "card.json", card)
-    write_text(to / "README.md", as_text(read_json(to / "card.json")))
 
 
 def rounded(network: nn.Module) -> nn.Module:
@@ -78,12 +80,12 @@ def write_config(network: nn.Module, folder: Path) -> None:
         raise BadInput(f"expected an AttentionOnly or a GPT2LMHeadModel, got a {type(network).__name__}")
 
 
-def around_the_rise(curve: list[dict[str, float | int]], recipe: Recipe, n: int = SHIPPED_CHECKPOINTS) -> list[int]:
+def around_the_rise(curve: list[dict[str, float | int]], plan: Plan, n: int = SHIPPED_CHECKPOINTS) -> list[int]:
     """The kept steps that show induction being born: before, during and after.
 
     Args:
         curve: measured steps with their induction accuracy.
-        recipe: says which steps were kept.
+        plan: says which steps were kept.
         n: how many steps to choose.
 
     Returns:
@@ -93,7 +95,7 @@ def around_the_rise(curve: list[dict[str, float | int]], recipe: Recipe, n: int 
     Raises:
         BadInput: if fewer steps than that were kept.
     """
-    kept = [r for r in curve if r["step"] <= recipe.dense_until and r["step"] % recipe.dense_every == 0]
+    kept = [r for r in curve if r["step"] <= plan.dense_until and r["step"] % plan.dense_every == 0]
     top = max(r["induction"] for r in kept)
     first = next(r["step"] for r in kept if r["induction"] >= 0.02 * top)
     last = next(r["step"] for r in kept if r["induction"] >= 0.9 * top)

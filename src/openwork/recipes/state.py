@@ -27,6 +27,7 @@ class State:
         step: steps done.
         seconds: time spent training.
         curve: one record for each measured step.
+        first_loss: of the first step; None before it.
     """
 
     network: nn.Module
@@ -34,6 +35,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     curve: list[dict[str, float | int]] = field(default_factory=list)
+    first_loss: float | None = None
 
     def save(self, folder: Path, recipe: str, seed: int) -> None:
         """Write the state so that a run continues exactly here.
@@ -49,6 +51,7 @@ class State:
             "step": self.step,
             "seconds": self.seconds,
             "curve": self.curve,
+            "first_loss": self.first_loss,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -81,6 +84,7 @@ class State:
         self.network.load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.seconds, self.curve = content["step"], content["seconds"], content["curve"]
+        self.first_loss = content["first_loss"]
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import threading
@@ -10,30 +11,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
-from openwork.recipes.batches import IGNORED, training_batch
-from openwork.recipes.catalogue import Recipe
-from openwork.recipes.corpus import Streams
-from openwork.recipes.evaluate import induction_accuracy, on_held_out
+from openwork.errors import Diverged
+from openwork.recipes.recipe import Recipe
 from openwork.recipes.state import STATE, State, checkpoint_path, save_half
 
 log = logging.getLogger(__name__)
 
-MEASURE_EVERY = 25
-HELD_OUT_EVERY = 250
 SAVE_EVERY = 500
+EXPLODED = 10.0
+"""A loss this many times the first one is a training that went wrong."""
 
 
 def train(
     recipe: Recipe,
-    streams: Streams,
     folder: Path,
     *,
     minutes: float,
@@ -46,42 +43,45 @@ def train(
 
     Args:
         recipe: what to train.
-        streams: the data.
         folder: where the state, the curve and the training checkpoints go.
         minutes: time for this call.
         resume: continue from the state in `folder` if there is one; otherwise start anew.
-        seed: of the initial weights and of every batch.
+        seed: of the initial weights and of every step.
         device: where to train.
-        compiled: compile the step (faster; needs a C++ compiler).
+        compiled: compile the network (faster; needs a C++ compiler).
 
     Returns:
         The state reached.
 
     Raises:
+        Diverged: if a loss or gradient is no number, or a loss is ten times the first; the last state saved stays.
         KeyboardInterrupt: on Ctrl-C, after saving.
     """
-    torch.manual_seed(seed)
-    network = recipe.network(streams.tokenizer).to(device).train()
-    state = State(network, _optimizer(network, recipe))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = recipe.network().to(device).train()
+    state = State(network, recipe.descent.optimizer(network))
     if resume and (folder / STATE).exists():
         state.restore(folder, recipe.name, seed)
-    loss_of = _loss(network, device)
-    if compiled:
-        loss_of = torch.compile(loss_of)
+    called: Any = torch.compile(network) if compiled else network
     started, before = time.monotonic(), state.seconds
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(recipe.name, total=recipe.steps, completed=state.step)
         with _stopping_between_steps() as stopped:
             while state.step < recipe.steps and time.monotonic() - started < 60 * minutes and not stopped():
-                _note(recipe, streams, state, folder)
-                loss = _step(recipe, streams, state, loss_of, seed, device)
-                if (state.step - 1) % MEASURE_EVERY == 0:
-                    state.curve[-1]["loss"] = loss.item()
+                _keep(recipe, state, folder)
+                record = recipe.measure(network, state.step)
+                step, loss = state.step, _step(recipe, state, called, seed, folder)
+                if record is not None:
+                    seconds = round(state.seconds, 1)
+                    state.curve.append({"step": step, "seconds": seconds, **record, "loss": loss})
+                    log.info("%s %s", recipe.name, state.curve[-1])
                 state.seconds = before + time.monotonic() - started
                 if state.step % SAVE_EVERY == 0:
                     state.save(folder, recipe.name, seed)
                 progress.update(bar, completed=state.step)
+            _keep(recipe, state, folder)
             state.save(folder, recipe.name, seed)
     if stopped():
         raise KeyboardInterrupt
@@ -108,49 +108,39 @@ def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
-
-
-def _loss(network: nn.Module, device: str) -> Callable[[Tensor, Tensor], Tensor]:
-    def loss(inputs: Int[Tensor, "row position"], targets: Int[Tensor, "row position"]) -> Float[Tensor, ""]:
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            logits = network(input_ids=inputs).logits
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-
-    return loss
-
-
-def _step(
-    recipe: Recipe, streams: Streams, state: State, loss_of: Callable[[Tensor, Tensor], Tensor], seed: int, device: str
-) -> Float[Tensor, ""]:
-    batch = training_batch(streams, recipe.mix(state.step), recipe.context, seed, state.step)
+def _step(recipe: Recipe, state: State, network: nn.Module, seed: int, folder: Path) -> float:
+    """Take one step; the weights change only if loss and gradient are numbers."""
+    rate = recipe.descent.rate(state.step, recipe.steps)
     for group in state.optimizer.param_groups:
-        group["lr"] = recipe.rate(state.step)
-    loss = loss_of(batch.inputs.to(device), batch.targets.to(device))
+        group["lr"] = rate
+    loss = recipe.loss(network, state.step, seed)
+    value = loss.item()
+    if state.first_loss is None:
+        state.first_loss = value
+    if not math.isfinite(value) or value > EXPLODED * state.first_loss:
+        raise _diverged(f"loss {value:.4g}", recipe, state, folder)
     loss.backward()
-    nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), recipe.descent.clip).item()
+    if not math.isfinite(norm):
+        raise _diverged(f"loss {value:.4g} and a gradient of norm {norm}", recipe, state, folder)
     state.optimizer.step()
     state.optimizer.zero_grad()
     state.step += 1
-    return loss.detach()
+    return value
 
 
-def _note(recipe: Recipe, streams: Streams, state: State, folder: Path) -> None:
-    """Measure and keep what the step about to be made would change."""
-    step = state.step
-    if step % MEASURE_EVERY == 0 and not (state.curve and state.curve[-1]["step"] == step):
-        record = {
-            "step": step,
-            "seconds": round(state.seconds, 1),
-            "induction": induction_accuracy(state.network, streams.tokenizer, rows=16, seed=1).value,
-        }
-        if step % HELD_OUT_EVERY == 0:
-            record["held_out"] = on_held_out(state.network, streams, recipe.context, windows=64).loss
-            log.info("%s %s after loss %s", recipe.name, record, state.curve[-1].get("loss") if state.curve else None)
-        state.curve.append(record)
-    if step <= recipe.dense_until and step % recipe.dense_every == 0 and recipe.dense_until:
-        save_half(state.network, checkpoint_path(folder, step))
+def _diverged(what: str, recipe: Recipe, state: State, folder: Path) -> Diverged:
+    saved = (folder / STATE).exists()
+    kept = (
+        f"{folder} keeps the last state saved, from which the same would follow" if saved else "nothing was saved yet"
+    )
+    return Diverged(
+        f"training {recipe.name} diverged at step {state.step} of {recipe.steps}: {what}, the first loss was "
+        f"{state.first_loss:.4g}; {kept}. Give another seed and folder, or lower the recipe's learning rate "
+        f"({recipe.descent.peak:g}) or its clip ({recipe.descent.clip:g})"
+    )
+
+
+def _keep(recipe: Recipe, state: State, folder: Path) -> None:
+    if recipe.keeps(state.step):
+        save_half(state.network, checkpoint_path(folder, state.step))
