@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -136,14 +134,6 @@ def test_it_opens_with_every_site_of_the_grammar(shape):
 def test_sizes_that_no_network_has_are_errors(wrong):
     with pytest.raises(BadInput, match="expected positive sizes"):
         TransformerConfig(**(SIZES | wrong))
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As outside the tests: nothing but the code itself looks at the types of arguments."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("wrong", [{"norm": "batch"}, {"activation": "tanh"}])
