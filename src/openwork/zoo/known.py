@@ -34,12 +34,15 @@ class Known:
         edges: which sender is read by which receiver.
         looks: which token group looks at which, by head.
         directions: name -> a direction of which it is known whether it is causal.
+        constant: edges that the mechanism needs and along which the same goes in every example, such as positions:
+            taken from another example they change nothing, so no test by resampling can find them.
     """
 
     roles: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
     edges: tuple[Edge, ...] = ()
     looks: tuple[Look, ...] = ()
     directions: Mapping[str, Direction] = field(default_factory=dict)
+    constant: tuple[Edge, ...] = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:
