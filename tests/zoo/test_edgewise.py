@@ -148,6 +148,17 @@ def test_sets_of_edges_by_example_are_those_sets_one_by_one(network):
             torch.testing.assert_close(together[i : i + 1], alone)
 
 
+def test_what_no_edit_reaches_need_not_be_computed_again(network):
+    with torch.no_grad():
+        other, unedited = (edgewise.run(network, rows(seed)).contributions for seed in (1, 0))
+        for edge in edgewise.edges(network):
+            keep = ~edgewise.mask_of(network, [edge])
+            whole = edgewise.run(network, rows(0), keep, other)
+            resumed = edgewise.run(network, rows(0), keep, other, unedited)
+            torch.testing.assert_close(resumed.logits, whole.logits)
+            torch.testing.assert_close(resumed.contributions, whole.contributions)
+
+
 @pytest.mark.parametrize("part", ["q", "k", "v"])
 def test_one_edge_resampled_is_path_patching_with_hooks(part):
     network = made(**SHAPES["norm, causal"])
@@ -226,7 +237,7 @@ def test_inputs_that_do_not_fit_are_errors():
         edgewise.run(network, rows(0), keep)
     with pytest.raises(BadInput, match="receivers by senders"):
         edgewise.run(network, rows(0), keep[1:], other)
-    with pytest.raises(BadInput, match="what each sender wrote"):
+    with pytest.raises(BadInput, match="contributions of shape"):
         edgewise.run(network, rows(0), keep, other[..., :4])
     with pytest.raises(BadInput, match="at most 6 tokens, got 7"):
         edgewise.run(network, torch.zeros(1, 7, dtype=torch.long))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from openwork.errors import BadInput, UnknownName
 from openwork.site import Edge, Site
-from openwork.zoo.transformer import Attention, Block, Transformer, TransformerConfig
+from openwork.zoo.transformer import Block, Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def run(
     input_ids: Int[Tensor, "batch position"],
     keep: Bool[Tensor, "*batch receiver sender"] | None = None,
     other: Float[Tensor, "sender batch position channel"] | None = None,
+    unedited: Float[Tensor, "sender batch position channel"] | None = None,
 ) -> Traced:
     """Run with some edges taken from other examples.
 
@@ -98,6 +99,8 @@ def run(
         keep: the edges that carry this run, one set for all examples or one for each; the others carry `other`. What
             it says of edges that do not exist is ignored.
         other: the contributions of the unedited runs of other examples, row i for row i of `input_ids`.
+        unedited: the contributions of the unedited run of `input_ids`, if at hand: what stands before the first edge
+            that is not kept is then not computed again.
 
     Returns:
         logits and contributions; without `keep`, those of the plain forward.
@@ -106,66 +109,118 @@ def run(
         BadInput: if `keep` and `other` are not given together, or do not fit the network and the inputs.
     """
     wrote, reads, _ = _parts(network.config)
-    _check(network.config, input_ids, keep, other, (len(reads), len(wrote)))
+    _check(network.config, input_ids, keep, (other, unedited), (len(reads), len(wrote)))
     places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-    stream = _Stream(network.embed(input_ids, places)[None], keep, other)
+    stream = _Stream(network.embed(input_ids, places)[None], keep, other, unedited)
     for number, block in enumerate(network.blocks):
         assert isinstance(block, Block)
         if heads := network.config.heads[number]:
-            stream.write(_attend(block, stream.read(3 * heads)), block.attn.o.bias)
+            known = stream.known(3 * heads, heads)
+            stream.write(_attend(block, *stream.read(3 * heads)) if known is None else known, block.attn.o.bias)
         if network.config.mlp[number]:
-            stream.write(block.mlp(block.norm2(stream.read(1)[0]))[None])
-    return Traced(network.unembed(network.final_norm(stream.read(1)[0])), stream.own)
+            known = stream.known(1, 1)
+            stream.write(block.mlp(block.norm2(stream.read(1)[0][0]))[None] if known is None else known)
+    logits = network.unembed(network.final_norm(stream.read(1)[0][0]))
+    return Traced(logits, torch.cat([written.own for written in stream.parts]))
+
+
+class _Written:
+    """What the senders of one sub-layer wrote in this run, and in the others' if that is given."""
+
+    def __init__(self, own: Tensor, other: Tensor | None):
+        self.own, self.total, self._other = own, own.sum(0), other
+
+    @cached_property
+    def other(self) -> Tensor:
+        """The sum over senders of what they wrote in the others' run, (batch, position, channel)."""
+        assert self._other is not None
+        return self._other.sum(0)
+
+    @cached_property
+    def difference(self) -> Tensor:
+        """This run minus the others', (sender, batch, position, channel)."""
+        assert self._other is not None
+        return self.own - self._other
 
 
 class _Stream:
     """The residual stream as its summands; receivers read in their order, senders write in theirs."""
 
-    def __init__(self, embedded: Tensor, keep: Tensor | None, other: Tensor | None):
-        self.keep = None if keep is None else keep.to(embedded)
-        self.other = other
-        self.own, self.constant = embedded, embedded.new_zeros(())
-        self.reader = 0
+    def __init__(self, embedded: Tensor, keep: Tensor | None, other: Tensor | None, unedited: Tensor | None):
+        self.keep, self.other, self.unedited = keep, other, unedited
+        self.constant = embedded.new_zeros(())
+        self.parts: list[_Written] = []
+        self.readers = self.senders = 0
+        self.edited = False
+        self.write(embedded)
 
     def write(self, contributions: Tensor, constant: Tensor | None = None) -> None:
         """What the next senders wrote, (sender, batch, position, channel), and a vector that belongs to none."""
-        self.own = torch.cat((self.own, contributions))
+        end = self.senders + len(contributions)
+        self.parts.append(_Written(contributions, None if self.other is None else self.other[self.senders : end]))
+        self.senders = end
         if constant is not None:
             self.constant = self.constant + constant
 
-    def read(self, count: int) -> Tensor:
-        """What the next `count` receivers read, (receiver, batch, position, channel); one row if all read the same."""
-        first, self.reader = self.reader, self.reader + count
-        if self.keep is None or self.other is None:
-            return (self.own.sum(0) + self.constant)[None]
-        keep = self.keep[..., first : first + count, : len(self.own)]
-        if bool((keep == keep[..., :1, :]).all()):
-            keep = keep[..., :1, :]
-        other = self.other[: len(self.own)]
-        equation = "rs,sbpc->rbpc" if keep.ndim == 2 else "brs,sbpc->rbpc"
-        return torch.einsum(equation, keep, self.own - other) + (other.sum(0) + self.constant)
+    def known(self, readers: int, count: int) -> Tensor | None:
+        """What the next `count` senders wrote, if all that their `readers` read is as in the unedited run."""
+        if self.keep is None or self.unedited is None:
+            return None
+        rows = self.keep[..., self.readers : self.readers + readers, : self.senders]
+        self.edited = self.edited or not bool(rows.all())
+        if self.edited:
+            return None
+        self.readers += readers
+        return self.unedited[self.senders : self.senders + count]
+
+    def read(self, count: int) -> tuple[Tensor, Tensor]:
+        """What the next `count` receivers read.
+
+        Returns:
+            (the different sums that are read (sum, batch, position, channel), which of them each receiver reads).
+        """
+        first, self.readers = self.readers, self.readers + count
+        if self.keep is None:
+            total = sum((part.total for part in self.parts), self.constant)
+            return total[None], torch.zeros(count, dtype=torch.long, device=total.device)
+        rows = self.keep[..., first : first + count, : self.senders].movedim(-2, 0)
+        unique, which = torch.unique(rows.flatten(1), dim=0, return_inverse=True)
+        rows = unique.view(len(unique), *rows.shape[1:])
+        equation = "us,sbpc->ubpc" if rows.ndim == 2 else "ubs,sbpc->ubpc"
+        shared, by_row, start = self.constant, [], 0
+        for part in self.parts:
+            keep, start = rows[..., start : start + len(part.own)], start + len(part.own)
+            if bool(keep.all()):
+                shared = shared + part.total
+                continue
+            shared = shared + part.other
+            if bool(keep.any()):
+                by_row.append(torch.einsum(equation, keep.to(part.own), part.difference))
+        total = sum(by_row, shared[None])
+        return total.expand(len(unique), *total.shape[1:]), which
 
 
-def _attend(block: Block, x: Float[Tensor, "receiver batch position channel"]) -> Tensor:
+def _attend(block: Block, x: Float[Tensor, "sum batch position channel"], which: Int[Tensor, " receiver"]) -> Tensor:
     """What each head writes, (head, batch, position, channel), where receivers are its queries, keys and values."""
     attn, x = block.attn, block.norm1(x)
-    if len(x) == 1:
-        q, k, v = (linear(x[0]).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for linear in (attn.q, attn.k, attn.v))
-    else:
-        inputs = x.unflatten(0, (3, attn.heads))
-        q, k, v = (_by_head(linear, part) for linear, part in zip((attn.q, attn.k, attn.v), inputs, strict=True))
+    reads = which.unflatten(0, (3, attn.heads))
+    q, k, v = (_project(linear, x, read) for linear, read in zip((attn.q, attn.k, attn.v), reads, strict=True))
     z = F.scaled_dot_product_attention(q, k, v, is_causal=attn.causal)
-    return torch.einsum("bhpd,chd->hbpc", z, _output(attn))
+    return torch.einsum("bhpd,chd->hbpc", z, attn.o.weight.unflatten(1, (attn.heads, -1)))
 
 
-def _by_head(linear: nn.Linear, x: Float[Tensor, "head batch position channel"]) -> Tensor:
-    """Each head's own input through its part of a projection, (batch, head, position, channel of the head)."""
-    weight, bias = (tensor.unflatten(0, (len(x), -1)) for tensor in (linear.weight, linear.bias))
-    return torch.einsum("hbpc,hdc->bhpd", x, weight) + bias[:, None]
-
-
-def _output(attn: Attention) -> Float[Tensor, "channel head inner"]:
-    return attn.o.weight.unflatten(1, (attn.heads, -1))
+def _project(linear: nn.Linear, x: Float[Tensor, "sum batch position channel"], which: Int[Tensor, " head"]) -> Tensor:
+    """Each head's part of a projection, of the sum that it reads: (batch, head, position, channel of the head)."""
+    used = which.unique().tolist()
+    if len(used) == 1:
+        return linear(x[used[0]]).unflatten(-1, (len(which), -1)).transpose(1, 2)
+    weight, bias = (tensor.unflatten(0, (len(which), -1)) for tensor in (linear.weight, linear.bias))
+    readers = [(which == number).nonzero()[:, 0] for number in used]
+    parts = [
+        F.linear(x[number], weight[heads].flatten(0, 1), bias[heads].flatten()).unflatten(-1, (len(heads), -1))
+        for number, heads in zip(used, readers, strict=True)
+    ]
+    return torch.cat(parts, -2)[..., torch.cat(readers).argsort(), :].transpose(1, 2)
 
 
 @lru_cache(maxsize=256)
@@ -185,19 +240,22 @@ def _parts(config: TransformerConfig) -> tuple[tuple[Site, ...], tuple[Site, ...
 
 
 def _check(
-    config: TransformerConfig, ids: Tensor, keep: Tensor | None, other: Tensor | None, sizes: tuple[int, int]
+    config: TransformerConfig,
+    ids: Tensor,
+    keep: Tensor | None,
+    runs: tuple[Tensor | None, Tensor | None],
+    sizes: tuple[int, int],
 ) -> None:
     if ids.shape[1] > config.context:
         raise BadInput(f"expected at most {config.context} tokens, got {ids.shape[1]}; cut the row")
-    if (keep is None) != (other is None):
+    if (keep is None) != (runs[0] is None):
         raise BadInput("expected keep and other together; got one of them: edges not kept carry another example's run")
-    if keep is None or other is None:
-        return
-    if keep.shape not in (sizes, (len(ids), *sizes)):
+    if keep is not None and keep.shape not in (sizes, (len(ids), *sizes)):
         raise BadInput(
             f"expected keep of shape {sizes}, receivers by senders, or one for each of {len(ids)} examples; got "
             f"{tuple(keep.shape)}"
         )
     wanted = (sizes[1], *ids.shape, config.width)
-    if other.shape != wanted:
-        raise BadInput(f"expected other of shape {wanted}, what each sender wrote; got {tuple(other.shape)}")
+    for given in runs:
+        if given is not None and given.shape != wanted:
+            raise BadInput(f"expected contributions of shape {wanted}, by sender; got {tuple(given.shape)}")

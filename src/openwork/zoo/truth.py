@@ -46,8 +46,8 @@ SCHEMA = 1
 NUMBERS = 2**22
 """Numbers of the largest tensor of one forward: more rows at once are no faster."""
 Kind = Literal["node", "edge", "direction"]
-Forward = Callable[[Tensor, Tensor, "edgewise.Traced"], Tensor]
-"""Logits of rows (batch, position), of which something is put in from others, whose unedited run is given too."""
+Forward = Callable[["_Rows"], Tensor]
+"""Logits of rows into whose run something is put from that of others."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TruthSettings:
 
     epsilon: float = 0.05
     examples: int = 128
-    resamplings: int = 4
+    resamplings: int = 3
     level: float = 0.95
     bootstraps: int = 1999
     seed: int = 0
@@ -263,6 +263,16 @@ class _Pairs:
         return zip(self.rows.split(size), self.others.split(size), self.at.split(size), strict=True)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows and others, with what every sender wrote in their unedited runs."""
+
+    rows: Int[Tensor, "pair position"]
+    others: Int[Tensor, "pair position"]
+    unedited: Float[Tensor, "sender pair position channel"]
+    other: Float[Tensor, "sender pair position channel"]
+
+
 def _pairs(network: Transformer, task: Task, settings: TruthSettings) -> _Pairs:
     if not isinstance(network, Transformer):
         raise BadInput(f"expected a Transformer of the zoo; got {type(network).__name__}")
@@ -288,10 +298,11 @@ def _effects(network: Transformer, pairs: _Pairs, items: Sequence[_Item]) -> tup
     moved: list[list[Tensor]] = [[] for _ in items]
     for rows, others, at in pairs.chunks(size):
         here = torch.arange(len(rows), device=rows.device), at
-        traced = edgewise.run(network, others)
-        plain = network(rows).logits[here].softmax(-1)
+        traced = edgewise.run(network, rows)
+        plain = traced.logits[here].softmax(-1)
+        both = _Rows(rows, others, traced.contributions, edgewise.run(network, others).contributions)
         for item, distances in zip(items, moved, strict=True):
-            edited = item.forward(rows, others, traced)[here].softmax(-1)
+            edited = item.forward(both)[here].softmax(-1)
             distances.append((edited - plain).abs().sum(-1) / 2)
     return tuple(_effect(item, torch.cat(distances), settings) for item, distances in zip(items, moved, strict=True))
 
@@ -353,7 +364,7 @@ def _without_nodes(network: Transformer, nodes: Sequence[Site]) -> Forward:
 
 def _without_edges(network: Transformer, resampled: Sequence[Edge]) -> Forward:
     keep = ~edgewise.mask_of(network, resampled).to(network.unembed.weight.device)
-    return lambda rows, others, traced: edgewise.run(network, rows, keep, traced.contributions).logits
+    return lambda both: edgewise.run(network, both.rows, keep, both.other, both.unedited).logits
 
 
 def _span(network: Transformer, directions: Sequence[Direction]) -> Float[Tensor, "channel count"]:
@@ -376,7 +387,7 @@ def _swapping(network: Transformer, site: Site, span: Float[Tensor, "channel cou
     if str(site) not in _streams(network):
         raise UnknownName.among("site of the residual stream", str(site), _streams(network))
 
-    def forward(rows: Tensor, others: Tensor, traced: edgewise.Traced) -> Tensor:
+    def forward(both: _Rows) -> Tensor:
         seen: list[Tensor] = []
 
         def look(x: Tensor) -> Tensor:
@@ -388,8 +399,8 @@ def _swapping(network: Transformer, site: Site, span: Float[Tensor, "channel cou
             inside = step @ span @ span.T
             return x + (inside if within else step - inside)
 
-        _run_stream(network, others, str(site), look)
-        return _run_stream(network, rows, str(site), put_in)
+        _run_stream(network, both.others, str(site), look)
+        return _run_stream(network, both.rows, str(site), put_in)
 
     return forward
 
