@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("probes", "geometry", "vision", "multimodal", "control"),
     ),
     ("faithfulness",),
+    ("boards",),
     ("recipes", "studies", "reports"),
     ("web", "cli"),
 )

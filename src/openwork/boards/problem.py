@@ -1,0 +1,102 @@
+"""A network with a behaviour, and what is true of the two: what every method is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from openwork.boards.cost import metered
+from openwork.causal.parts import parts_of
+from openwork.network import Network
+from openwork.site import Edge, Site
+from openwork.task import Inputs, Task
+from openwork.zoo.known import Look
+from openwork.zoo.member import Member
+
+CHANGED = "changed"
+"""Token group of the tokens in which a clean row differs from its corrupted one."""
+EMBED, START = Site("embed"), Site("blocks.0.resid_pre")
+"""The embedding, as the known circuits name it and as path patching does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A member of the zoo and examples of its behaviour.
+
+    Args:
+        member: network and truth.
+        task: the examples.
+    """
+
+    member: Member
+    task: Task
+
+    @classmethod
+    def of(cls, member: Member, n: int, seed: int) -> Problem:
+        """With `n` examples, half of them held out; the tokens that differ between the twins are a group."""
+        task = member.task(n, seed)
+        assert isinstance(task.clean, Inputs)
+        assert isinstance(task.corrupted, Inputs)
+        pairs = zip(task.clean.ids, task.corrupted.ids, strict=True)
+        changed = tuple(tuple(int(p) for p in np.flatnonzero(np.not_equal(a, b))) for a, b in pairs)
+        twins = {
+            name: Inputs(inputs.ids, {**inputs.groups, CHANGED: changed})
+            for name, inputs in (("clean", task.clean), ("corrupted", task.corrupted))
+        }
+        return cls(member, replace(task, **twins))
+
+    @property
+    def net(self) -> Network:
+        """The opened network."""
+        return self.member.net
+
+    @cached_property
+    def forward(self) -> int:
+        """Multiply-adds in linear maps of one forward pass of one row."""
+        with metered() as meter, torch.no_grad():
+            self.net.run(self.task.clean.take([0]))
+        return meter.multiplications
+
+    @cached_property
+    def components(self) -> tuple[str, ...]:
+        """Every head and every MLP."""
+        return tuple(part.name for part in parts_of(self.net))
+
+    @property
+    def true_components(self) -> frozenset[str]:
+        """Those that take part."""
+        return frozenset(map(str, self.member.known.sites)) & {*self.components}
+
+    @property
+    def true_edges(self) -> frozenset[str]:
+        """The edges that take part, named as `edge_name` does."""
+        return frozenset(edge_name(edge.sender, edge.receiver) for edge in self.member.known.edges)
+
+    @property
+    def true_looks(self) -> frozenset[str]:
+        """The attention edges that take part, named as `look_name` does."""
+        return frozenset(map(look_name, self.member.known.looks))
+
+    @property
+    def true_sublayers(self) -> frozenset[str]:
+        """The attention and MLP sub-layers of which a part takes part."""
+        return sublayers(self.true_components)
+
+
+def edge_name(sender: Site, receiver: Site) -> str:
+    """An edge as both known circuits and path patching are made to name it."""
+    return str(Edge(EMBED if sender == START else sender, receiver))
+
+
+def look_name(look: Look) -> str:
+    """An attention edge between token groups at one head."""
+    return f"{look.query} reads {look.key} at {look.site}"
+
+
+def sublayers(components: Iterable[str]) -> frozenset[str]:
+    """The outputs of the sub-layers that components lie in."""
+    return frozenset(str(Site.parse(c).path).replace("attn.z", "attn.out") for c in components)

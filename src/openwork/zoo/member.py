@@ -1,0 +1,174 @@
+"""`openwork.zoo.open`: a network whose answer is known, with its behaviour, its circuit and its algorithm.
+
+member = openwork.zoo.open("compiled/ioi+rotated")
+member.net, member.task(n=64), member.circuit, member.algorithm
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from openwork import network
+from openwork.circuit import Circuit
+from openwork.errors import UnknownName
+from openwork.network import Network
+from openwork.task import Task
+from openwork.zoo import compiled
+from openwork.zoo.compiled import Program
+from openwork.zoo.induction import Induction, Plant, induction_task
+from openwork.zoo.known import Known
+from openwork.zoo.planted import PlantedDirection, PlantedFact, direction_task, fact_task
+
+CONTEXT = 8
+"""Tokens of the example that a planted network is opened with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A network of the zoo.
+
+    Args:
+        name: ``family/model``.
+        family: how it came to be known: compiled, siit, planted, or ``null/...`` for one in which there is nothing.
+        about: one sentence.
+        network: the module, in evaluation mode.
+        known: the answer: roles, edges, attention edges, directions.
+        make_task: (number of examples, seed) -> its behaviour.
+        algorithm: what it computes, as a Python function from a row of words to the answers; None where the network
+            has none, as of nulls.
+        program: the program it was compiled from or trained to implement, where there is one.
+        card: what was measured of it, as JSON values.
+    """
+
+    name: str
+    family: str
+    about: str
+    network: nn.Module
+    known: Known
+    make_task: Callable[[int, int], Task]
+    algorithm: Callable[[Any], Sequence[str | None]] | None = None
+    program: Program | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def net(self) -> Network:
+        """The network, opened."""
+        ids = torch.tensor(self.make_task(2, 0).batch([0]).clean.ids)
+        return network.open(self.network, name=self.name, example={"input_ids": ids})
+
+    def task(self, n: int = 64, seed: int = 0) -> Task:
+        """Its behaviour.
+
+        Args:
+            n: number of examples, half of them held out.
+            seed: of the examples and the split.
+        """
+        return self.make_task(n, seed)
+
+    @property
+    def circuit(self) -> Circuit:
+        """The true nodes and edges, with score 1."""
+        return self.known.circuit()
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of network whose answer is known.
+
+    Args:
+        about: one sentence.
+        names: of its members, without the family's; the first are what a list shows.
+        open: a name -> the member.
+    """
+
+    about: str
+    names: Callable[[], Sequence[str]]
+    open: Callable[[str], Member]
+
+
+def members(family: str | None = None) -> list[str]:
+    """The names that `open_member` knows.
+
+    Args:
+        family: of one family; of all but the nulls unless given.
+
+    Raises:
+        UnknownName: if there is no such family.
+    """
+    if family is None:
+        return [name for known in FAMILIES if known != "null" for name in members(known)]
+    return [f"{family}/{name}" for name in _family(family).names()]
+
+
+def open_member(name: str) -> Member:
+    """Open a network whose answer is known.
+
+    Args:
+        name: such as ``compiled/ioi``, ``compiled/sort+rotated``, ``siit/ioi``, ``planted/fact`` or ``null/spread-3``.
+
+    Raises:
+        UnknownName: if there is none of that name; it lists the nearest.
+    """
+    family, _, rest = name.partition("/")
+    if not rest and family not in FAMILIES:
+        raise UnknownName.among("network with a known answer", name, members())
+    return _family(family).open(rest)
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise UnknownName.among("family of networks", name, FAMILIES)
+    return FAMILIES[name]
+
+
+def _planted(name: str) -> Member:
+    if name not in PLANTED:
+        raise UnknownName.among("planted network", name, PLANTED)
+    about, make, task = PLANTED[name]
+    made = make().eval()
+    return Member(f"planted/{name}", "planted", about, made, made.known, partial(task, made))
+
+
+PLANTED: dict[str, tuple[str, Callable[[], Any], Callable[[Any, int, int], Task]]] = {
+    "induction": (
+        "A B … A predicts B: a previous-token head and an induction head among ten random ones each, and random MLPs",
+        lambda: Induction(plant=Plant(mlp=48)),
+        lambda made, n, seed: induction_task(n=n, seed=seed),
+    ),
+    "induction-shared": (
+        "the same, with both jobs shared unequally by two heads each",
+        lambda: Induction(plant=Plant((2, 5), (7, 1), uneven=0.4, mlp=48)),
+        lambda made, n, seed: induction_task(n=n, seed=seed),
+    ),
+    "direction": (
+        "a sign that one direction of an MLP's hidden layer carries, beside a dormant and a disconnected one",
+        lambda: PlantedDirection(subjects=256),
+        lambda made, n, seed: direction_task(made, n, seed),
+    ),
+    "fact": (
+        "a subject's attribute, stored in one MLP and moved to the end by one head",
+        lambda: PlantedFact(subjects=128),
+        lambda made, n, seed: fact_task(made, n, seed),
+    ),
+}
+
+
+def _compiled(name: str) -> Member:
+    made = compiled.open(name)
+    program = made.program
+    return Member(
+        f"compiled/{name}", "compiled", program.description, made.network.eval(), made.known, program.task,
+        program.algorithm, program,
+    )  # fmt: skip
+
+
+FAMILIES = {
+    "compiled": Family("programs compiled to weights, plain and in hard forms", compiled.names, _compiled),
+    "planted": Family("mechanisms written by hand into networks of random weights", lambda: tuple(PLANTED), _planted),
+}
