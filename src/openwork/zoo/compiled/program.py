@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -132,19 +132,17 @@ class Program:
             the task, half of it held out, with the group "asked" and those of the domain.
 
         Raises:
-            BadInput: if no corrupted row with another answer can be found.
+            BadInput: if no two rows can be found whose answers differ.
         """
         rng = np.random.default_rng(seed)
         seen: set[Row] = set()
         clean, corrupted, right, wrong, asked = [], [], [], [], []
         for number in range(n):
-            row = self._fresh(seen, rng)
-            answers = self.algorithm(row)
-            at = int(rng.choice([i for i, answer in enumerate(answers) if answer is not None]))
-            other = self._corrupted(row, answers[at], at, near=number % 2 == 0, rng=rng)
+            row, at, other = self._pair(seen, near=number % 2 == 0, rng=rng)
+            seen.add(row)
             clean.append(row)
             corrupted.append(other)
-            right.append(answers[at])
+            right.append(self.algorithm(row)[at])
             wrong.append(self.algorithm(other)[at])
             asked.append(at)
         number_of = {word: i for i, word in enumerate(self.domain.words)}
@@ -161,25 +159,31 @@ class Program:
         chance = max(right.count(word) for word in set(right)) / n
         return replace(task, chance=chance, description=self.description)
 
-    def _fresh(self, seen: set[Row], rng: np.random.Generator) -> Row:
-        """A row with an answer, new if one can be found."""
-        row: Row | None = None
+    def _pair(self, seen: Set[Row], near: bool, rng: np.random.Generator) -> tuple[Row, int, Row]:
+        """A row, new if one can be found, a position that is asked, and a row whose answer there is another."""
+        found: tuple[Row, int, Row] | None = None
         for _ in range(ATTEMPTS):
-            drawn = self.domain.sample(rng)
-            if any(answer is not None for answer in self.algorithm(drawn)):
-                row = drawn
+            row = self.domain.sample(rng)
+            answers = self.algorithm(row)
+            different = sorted({answer for answer in answers if answer is not None})
+            if (found and row in seen) or not different:
+                continue
+            # an answer that the row gives often is not asked more often
+            answer = different[int(rng.integers(len(different)))]
+            at = int(rng.choice([i for i, given in enumerate(answers) if given == answer]))
+            other = self._corrupted(row, answer, at, near, rng)
+            if other is not None:
+                found = row, at, other
                 if row not in seen:
                     break
-        if row is None:
-            raise BadInput(f"expected rows of {self.name!r} with an answer; {ATTEMPTS} draws gave none")
-        seen.add(row)
-        return row
+        if found is None:
+            raise BadInput(f"expected rows of {self.name!r} whose answers differ; {ATTEMPTS} draws gave none")
+        return found
 
-    def _corrupted(self, row: Row, answer: str | None, at: int, near: bool, rng: np.random.Generator) -> Row:
-        draws = [self.domain.near] if near and self.domain.near is not None else []
-        for draw in (*draws, lambda row, at, rng: self.domain.sample(rng)):
-            for _ in range(ATTEMPTS):
-                other = draw(row, at, rng)
-                if self.algorithm(other)[at] not in (None, answer):
-                    return other
-        raise BadInput(f"expected a row of {self.name!r} with another answer than {answer!r} at {at}; found none")
+    def _corrupted(self, row: Row, answer: str, at: int, near: bool, rng: np.random.Generator) -> Row | None:
+        for _ in range(ATTEMPTS):
+            draw = self.domain.near if near else None
+            other = draw(row, at, rng) if draw else self.domain.sample(rng)
+            if self.algorithm(other)[at] not in (None, answer):
+                return other
+        return None

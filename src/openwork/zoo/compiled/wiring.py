@@ -113,7 +113,9 @@ def known_of(
         if v.name.rstrip(PRIME) == name
         for site in placement.senders(v)
     ]
-    directions = {v.name: Direction(placement.written_at(v), basis.space(v), "compiled") for v in variables}
+    directions = {
+        v.name: Direction(placement.written_at(v), basis.space(v), "compiled") for v in variables if v not in constant
+    }
     return Known(
         roles, tuple(sorted(moving)), tuple(looks), directions, constant=tuple(sorted(carried.keys() - moving))
     )

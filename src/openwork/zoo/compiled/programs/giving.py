@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -20,29 +21,28 @@ def ioi() -> Program:
     """Two names, then one of them again; the answer is the other one.
 
     Duplicate-token heads find where the name of a position stood first; an MLP says whether that is elsewhere.
-    Inhibition heads bring the repeated name to the last word, and name movers copy a name that is not inhibited.
+    The inhibition head brings the repeated name to the last word, and name movers copy a name that is not inhibited.
     """
     tokens, indices = Tokens(words=(BOS, *NAMES, *ADVERBS, *FRAME)), Indices(context=LENGTH)
     same_name = Select(tokens, tokens, lambda key, query: key == query and key in NAMES, earliest(indices))
     first = Aggregate("duplicate token", same_name, indices, heads=2)
     repeated = Map("repeated", lambda first, here: "yes" if 0 < first < here else "no", (first, indices))
     inhibited = Select(repeated, tokens, lambda key, query: key == "yes", latest(indices))
-    subject = Aggregate("inhibition", inhibited, tokens, heads=2)
+    subject = Aggregate("inhibition", inhibited, tokens)
     others = Select(tokens, subject, lambda key, query: key in NAMES and key != query, latest(indices))
-    output = Aggregate("name mover", others, tokens, heads=3)
+    output = Aggregate("name mover", others, tokens, heads=2)
 
     def algorithm(row: Row) -> list[str | None]:
         names = [word for word in row if word in NAMES]
         (answer,) = [name for name in names if names.count(name) == 1]
         return [*[None] * (LENGTH - 1), answer]
 
-    def sentence(one: str, two: str, giver: str, adverbs: Sequence[str], before: int) -> Row:
-        return (BOS, *adverbs[:before], one, "and", two, "met", *adverbs[before:], giver, "gave", "to")
-
     def sample(rng: np.random.Generator) -> Row:
         one, two = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
-        adverbs = [ADVERBS[i] for i in rng.permutation(len(ADVERBS))[:2]]
-        return sentence(one, two, (one, two)[int(rng.integers(2))], adverbs, int(rng.integers(3)))
+        some = iter([ADVERBS[i] for i in rng.permutation(len(ADVERBS))])
+        first, second, third = (list(islice(some, count)) for count in rng.multinomial(2, [1 / 3] * 3))
+        giver = (one, two)[int(rng.integers(2))]
+        return (BOS, *first, one, "and", two, "met", *second, giver, *third, "gave", "to")
 
     def groups(row: Row, position: int) -> Mapping[str, Sequence[int]]:
         places = [i for i, word in enumerate(row) if word in NAMES]
