@@ -20,8 +20,10 @@ from openwork.tasks.metrics import (
     accuracy_among,
     gate,
     kl_from,
+    later_minus_earlier,
 )
 from openwork.tasks.reader import Vocabulary
+from openwork.tasks.sentences import SENTENCES
 from openwork.tasks.source import Source, own_source
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -30,6 +32,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "bracket": bracket,
     "docstring": docstring,
     "argument": argument,
+    **SENTENCES,
 }
 """Task name -> function of a tokenizer or network, ``n=``, ``seed=`` and ``source=``."""
 
@@ -60,6 +63,7 @@ __all__ = [
     "LOGIT_DIFFERENCE",
     "METRICS",
     "PROBABILITY",
+    "SENTENCES",
     "TASKS",
     "Source",
     "Vocabulary",
@@ -73,6 +77,7 @@ __all__ = [
     "gate",
     "induction",
     "kl_from",
+    "later_minus_earlier",
     "make",
     "own_source",
     "repeats",

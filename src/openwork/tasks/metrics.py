@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from openwork import metrics
@@ -62,13 +63,56 @@ def accuracy_among(candidates: Iterable[int]) -> Metric:
     return Metric(f"accuracy among {len(chosen)}", "fraction", choose)
 
 
+@dataclass(frozen=True)
+class _Later:
+    """Which tokens of an ordered list are right: the answer and all that come after it."""
+
+    order: tuple[int, ...]
+
+    def right(self, answer: Int[Tensor, " batch"]) -> Bool[Tensor, "batch place"]:
+        order = torch.tensor(self.order, device=answer.device)
+        at = order == answer[:, None]
+        if not bool(at.any(-1).all()):
+            raise BadInput(f"expected every answer among the ordered tokens {self.order}; got {answer.tolist()}")
+        return torch.arange(len(order), device=answer.device) >= at.int().argmax(-1, keepdim=True)
+
+    def __call__(self, logits: Tensor, answer: Tensor, wrong: Tensor) -> Tensor:
+        mass = logits.softmax(-1)[:, list(self.order)]
+        return torch.where(self.right(answer), mass, -mass).sum(-1)
+
+    def likeliest(self, logits: Tensor, answer: Tensor, wrong: Tensor) -> Tensor:
+        order = torch.tensor(self.order, device=logits.device)
+        hit = order == logits.argmax(-1, keepdim=True)
+        return (hit & self.right(answer)).any(-1).float()
+
+
+def later_minus_earlier(order: Sequence[int]) -> Metric:
+    """Probability of what is late enough minus that of what is too early, among tokens that have an order.
+
+    Args:
+        order: the tokens, earliest first. The answer of an example is the first that is right, and all after it are.
+
+    Returns:
+        A metric from -1 to 1: 1 where all of the probability is on tokens that are right.
+
+    Source:
+        Hanna, Liu and Variengien 2023, How does GPT-2 compute greater-than?, section 2.
+    """
+    if len(order) < 2 or len(set(order)) < len(order):
+        raise BadInput(f"expected at least two tokens in order, none twice; got {list(order)}")
+    return Metric("later minus earlier", "probability", _Later(tuple(order)))
+
+
 def gate(task: Task) -> Metric:
     """The accuracy that ``task.chance`` is the chance level of.
 
     Returns:
-        For the bracket task the choice between the closing brackets; for every other task, whether the answer is the
-        likeliest token of the whole vocabulary.
+        For the bracket task the choice between the closing brackets; for a task of tokens in order
+        (`later_minus_earlier`), whether the likeliest token of the whole vocabulary is one of those that are right;
+        for every other task, whether it is the answer.
     """
+    if isinstance(task.metric.fn, _Later):
+        return Metric("accuracy of what is late enough", "fraction", task.metric.fn.likeliest)
     return accuracy_among((*task.answer, *task.wrong)) if task.name == "bracket" else ACCURACY
 
 
