@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,14 +11,21 @@ import torch
 
 from openwork.boards.cost import metered
 from openwork.causal.parts import parts_of
+from openwork.direction import Direction
 from openwork.network import Network
 from openwork.site import Edge, Site
 from openwork.task import Inputs, Task
+from openwork.zoo.compiled.language import Tokens
+from openwork.zoo.compiled.wiring import PRIME
 from openwork.zoo.known import Look
 from openwork.zoo.member import Member
 
 CHANGED = "changed"
 """Token group of the tokens in which a clean row differs from its corrupted one."""
+ASKED = "asked"
+"""Token group of the position that the answer is read from."""
+CAUSAL = "causal"
+"""The direction of a planted network that its answer depends on."""
 EMBED, START = Site("embed"), Site("blocks.0.resid_pre")
 """The embedding, as the known circuits name it and as path patching does."""
 
@@ -37,14 +44,14 @@ class Problem:
 
     @classmethod
     def of(cls, member: Member, n: int, seed: int) -> Problem:
-        """With `n` examples, half of them held out; the tokens that differ between the twins are a group."""
+        """With `n` examples, half of them held out; what differs between twins is a token group, and so is the asked."""
         task = member.task(n, seed)
         assert isinstance(task.clean, Inputs)
         assert isinstance(task.corrupted, Inputs)
         pairs = zip(task.clean.ids, task.corrupted.ids, strict=True)
         changed = tuple(tuple(int(p) for p in np.flatnonzero(np.not_equal(a, b))) for a, b in pairs)
         twins = {
-            name: Inputs(inputs.ids, {**inputs.groups, CHANGED: changed})
+            name: Inputs(inputs.ids, {**inputs.groups, CHANGED: changed, ASKED: tuple((at,) for at in task.at)})
             for name, inputs in (("clean", task.clean), ("corrupted", task.corrupted))
         }
         return cls(member, replace(task, **twins))
@@ -81,10 +88,54 @@ class Problem:
         """The attention edges that take part, named as `look_name` does."""
         return frozenset(map(look_name, self.member.known.looks))
 
+    @cached_property
+    def subspaces(self) -> Subspaces:
+        """The known subspaces at the one site at which the answer can depend on any of them."""
+        known, program = self.member.known, self.member.program
+        if program is None:
+            sites = {str(direction.site) for direction in known.directions.values()}
+            true = frozenset(name for name in known.directions if name == CAUSAL)
+            return Subspaces(sites.pop() if len(sites) == 1 else "", "subject", known.directions, true)
+        last = f"blocks.{self.net.n_blocks - 1}.resid_post"
+        named = {name: Direction(Site(last), d.array, d.origin) for name, d in self.variables.items()}
+        return Subspaces(last, ASKED, named, frozenset({program.output.name}) & {*named})
+
+    @cached_property
+    def variables(self) -> Mapping[str, Direction]:
+        """Variable of the program -> where it is written, all its copies taken together; without a program, none."""
+        known, program = self.member.known, self.member.program
+        if program is None:
+            return {}
+        copies: dict[str, list[Direction]] = {}
+        for name, direction in known.directions.items():
+            copies.setdefault(name.rstrip(PRIME), []).append(direction)
+        return {
+            name: Direction(spaces[0].site, np.vstack([space.array.numpy() for space in spaces]), "compiled")
+            for name, spaces in copies.items()
+            if len({space.site for space in spaces}) == 1 and name != Tokens.name
+        }
+
     @property
     def true_sublayers(self) -> frozenset[str]:
         """The attention and MLP sub-layers of which a part takes part."""
         return sublayers(self.true_components)
+
+
+@dataclass(frozen=True)
+class Subspaces:
+    """Known subspaces at one site.
+
+    Args:
+        site: the site.
+        where: the token group at which they are read.
+        named: name -> subspace.
+        true: the names of those that the answer depends on there.
+    """
+
+    site: str
+    where: str
+    named: Mapping[str, Direction]
+    true: frozenset[str]
 
 
 def edge_name(sender: Site, receiver: Site) -> str:
