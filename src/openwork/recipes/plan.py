@@ -65,15 +65,15 @@ class Plan:
         return sum(self.mix(step).rows for step in range(steps)) * self.context
 
 
-def gpt2(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
-    """Four layers of GPT-2, width 192, six heads, context 256, tied embeddings, no dropout."""
+def gpt2(tokenizer: PreTrainedTokenizerFast, *, context: int = 256, width: int = 192, heads: int = 6) -> nn.Module:
+    """Four layers of GPT-2, tied embeddings, no dropout."""
     begin, end, pad = (tokenizer.backend_tokenizer.token_to_id(token) for token in (BOS, EOS, PAD))
     config = GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=256,
-        n_embd=192,
+        n_positions=context,
+        n_embd=width,
         n_layer=4,
-        n_head=6,
+        n_head=heads,
         # the same curve as GPT-2's own, in one fused call
         activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
