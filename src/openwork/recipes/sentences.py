@@ -24,7 +24,7 @@ from openwork.task import Task
 from openwork.tasks.sentences import SENTENCES
 from openwork.worlds.sentences import WORLD, World
 
-DESCENT = Descent(peak=3e-3, decay=900, clip=1.0)
+DESCENT = Descent(peak=3e-3, decay=1200, clip=1.0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SentenceRecipe:
 
     name: str
     world: World = WORLD
-    steps: int = 3000
+    steps: int = 4000
     descent: Descent = DESCENT
     rows: int = 24
     length: int = 64
