@@ -18,7 +18,7 @@ import numpy as np
 
 from openwork.zoo.compiled.assemble import assemble, embed, unembed
 from openwork.zoo.compiled.craft import Basis, head
-from openwork.zoo.compiled.language import Indices, Select, Tokens, Variable, in_order
+from openwork.zoo.compiled.language import Aggregate, Indices, Select, Tokens, Variable, in_order
 from openwork.zoo.compiled.program import Program
 from openwork.zoo.compiled.wiring import PRIME, known_of, place
 from openwork.zoo.known import Known
@@ -56,14 +56,14 @@ class Compiled:
         network: the transformer.
         known: its mechanism.
         plan: what else it holds.
-        forms: the hard forms that it has been brought into, in words.
+        forms: the hard forms that it has been brought into, in order.
     """
 
     program: Program
     network: Transformer
     known: Known
     plan: Plan = Plan()
-    forms: tuple[str, ...] = ()
+    forms: tuple[object, ...] = ()
 
     @property
     def variables(self) -> Mapping[str, Variable]:
@@ -84,7 +84,7 @@ def compile_program(program: Program, plan: Plan = Plan()) -> Compiled:
     Raises:
         BadInput: if the program is not of the language, or the plan's width is too small for it.
     """
-    outputs = [renamed(program.output, PRIME * copy) for copy in range(plan.copies)]
+    outputs = [renamed(program.output, PRIME * copy, plan.copies) for copy in range(plan.copies)]
     mentioned = in_order(*outputs, *plan.idle)
     tokens = next((v for v in mentioned if isinstance(v, Tokens)), Tokens(words=program.domain.words))
     indices = next((v for v in mentioned if isinstance(v, Indices)), Indices(context=program.domain.length))
@@ -100,9 +100,15 @@ def compile_program(program: Program, plan: Plan = Plan()) -> Compiled:
     return Compiled(program, network, known_of(program, placement, parts, basis, used, outputs), plan)
 
 
-def renamed(variable: Variable, suffix: str) -> Variable:
-    """A copy of a variable and of all that defines it, down to tokens and indices, under other names."""
-    if not suffix:
+def renamed(variable: Variable, suffix: str, shares: int = 1) -> Variable:
+    """A copy of a variable and of all that defines it, down to tokens and indices, under other names.
+
+    Args:
+        variable: what to copy.
+        suffix: what is added to each name.
+        shares: among how many such copies heads that share a work are divided; each has at least one.
+    """
+    if not suffix and shares == 1:
         return variable
     copies: dict[Variable, Variable] = {}
     for old in in_order(variable):
@@ -110,7 +116,10 @@ def renamed(variable: Variable, suffix: str) -> Variable:
             copies[old] = old
         else:
             parts = {f.name: _in_terms_of(copies, getattr(old, f.name)) for f in fields(old) if f.init}
-            copies[old] = type(old)(**{**parts, "name": old.name + suffix})
+            parts["name"] = old.name + suffix
+            if isinstance(old, Aggregate):
+                parts["heads"] = max(1, old.heads // shares)
+            copies[old] = type(old)(**parts)
     return copies[variable]
 
 

@@ -4,7 +4,7 @@ A residual stream that holds a program is the direct sum of its variables' space
 categorical variable, along which it is 1 at the positions that have the value and 0 elsewhere, and one direction for a
 numerical variable, along which it is its code. Weights read and write such directions and nothing else.
 
-Scores of attention differ by at least `GAP`, so that softmax is exact to about 1e-7. Unless its predicate holds there,
+Scores of attention differ by at least `GAP`, so that softmax is exact to about 1e-6. Unless its predicate holds there,
 the first position scores `GAP` above all keys that are not selected and `GAP` below all that are.
 """
 
@@ -30,7 +30,7 @@ from openwork.zoo.compiled.language import (
     Variable,
 )
 
-GAP = 18.0
+GAP = 15.0
 """Least difference, in nats, between the attention scores of a key that counts and of one that does not."""
 
 Matrix = Float[np.ndarray, "_ width"]
@@ -199,20 +199,23 @@ def _lookup(variable: Map, basis: Basis) -> Units:
 
 
 def _steps(variable: Map, basis: Basis) -> Units:
-    """Two units for each boundary between classes: together a ramp from 0 to 1 in the middle half of the gap."""
+    """Two units for each boundary between classes: together a ramp that is 0 above and 1 below the gap's middle half.
+
+    They are 0 above the boundary, where the numbers of small counts lie far apart: no large values have to cancel.
+    """
     (number,) = variable.reads
     assert isinstance(number, Numerical)
-    reachable = sorted((number.code(x), x) for x in number.values if (x,) in variable.table)
+    falling = sorted(((number.code(x), x) for x in number.values if (x,) in variable.table), reverse=True)
     up, bias, down = [], [], []
-    for (low, a), (high, b) in pairwise(reachable):
+    for (high, a), (low, b) in pairwise(falling):
         before, after = (basis.direction(variable, variable.table[(x,)]) for x in (a, b))
         if (before == after).all():
             continue
         slope = 2 / (high - low)
         for corner, sign in ((0.25, 1), (0.75, -1)):
-            up.append(slope * basis.space(number)[0])
-            bias.append(-slope * (low + corner * (high - low)))
+            up.append(-slope * basis.space(number)[0])
+            bias.append(slope * (high - corner * (high - low)))
             down.append(sign * (after - before))
-    lowest = basis.direction(variable, variable.table[(reachable[0][1],)])
+    highest = basis.direction(variable, variable.table[(falling[0][1],)])
     shape = (len(up), basis.width)
-    return Units(np.reshape(up, shape), np.array(bias), np.reshape(down, shape), lowest)
+    return Units(np.reshape(up, shape), np.array(bias), np.reshape(down, shape), highest)

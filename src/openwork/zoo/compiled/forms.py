@@ -1,0 +1,151 @@
+"""Hard forms of compiled networks: they behave as before, and their answer is still known.
+
+    hard = Rotated(seed=1).apply(Distracted().apply(compiled))
+
+*Redundant* and *Distracted* change what is compiled, so they come first; *Compressed*, *Noisy* and *Rotated* change
+weights. Each checks what it made: a network that answers otherwise on some row is an error, not a form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from openwork.errors import BadInput, TaskFailed
+from openwork.zoo.compiled.compile import Compiled, Plan, compile_program, renamed
+from openwork.zoo.compiled.language import Indices, Tokens, Variable, in_order
+from openwork.zoo.compiled.programs.counting import count_of_same
+from openwork.zoo.compiled.programs.recall import followed, previous
+from openwork.zoo.compiled.rebase import accuracy, checked, copied, rebased
+
+
+class Form(Protocol):
+    """A way to make a compiled network harder to read."""
+
+    def apply(self, compiled: Compiled) -> Compiled:
+        """The network in this form."""
+        ...
+
+
+@dataclass(frozen=True)
+class Redundant:
+    """The circuit several times, each copy with an equal part of the logits: any one of them suffices.
+
+    Args:
+        copies: how many circuits.
+    """
+
+    copies: int = 2
+
+    def __post_init__(self) -> None:
+        if self.copies < 2:
+            raise BadInput(f"expected at least two copies, or there is no redundancy; got {self.copies}")
+
+    def apply(self, compiled: Compiled) -> Compiled:
+        """The network with more copies of its circuit.
+
+        Raises:
+            BadInput: if weights have been changed already.
+        """
+        return _recompiled(compiled, replace(compiled.plan, copies=self.copies), self)
+
+
+@dataclass(frozen=True)
+class Distracted:
+    """Heads and MLP units beside the circuit, in the same layers, that the answer does not depend on.
+
+    Some do real work: they find the previous word or what followed the latest like word, and count like words. The
+    others have random weights. All read the same residual stream as the circuit does.
+
+    Args:
+        random_heads: heads of random weights in each layer.
+        seed: of these, and of the order of heads.
+    """
+
+    random_heads: int = 1
+    seed: int = 0
+
+    def apply(self, compiled: Compiled) -> Compiled:
+        """The network with distractions.
+
+        Raises:
+            BadInput: if weights have been changed already.
+        """
+        used = in_order(compiled.program.output)
+        tokens = next((v for v in used if isinstance(v, Tokens)), Tokens(words=compiled.program.domain.words))
+        indices = next((v for v in used if isinstance(v, Indices)), Indices(context=compiled.program.domain.length))
+        before = previous(tokens, indices)
+        deep = compiled.network.config.layers > 1
+        work = followed(tokens, indices, before, tokens, "copied") if deep else before
+        idle: list[Variable] = [work, count_of_same(tokens, indices.context - 1)]
+        plan = replace(
+            compiled.plan,
+            idle=tuple(renamed(variable, " (idle)") for variable in idle),
+            random_heads=self.random_heads,
+            seed=self.seed,
+        )
+        return _recompiled(compiled, plan, self)
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """The residual stream in a random orthogonal basis, in which no channel means anything by itself.
+
+    Args:
+        seed: of the basis.
+    """
+
+    seed: int = 0
+
+    def apply(self, compiled: Compiled) -> Compiled:
+        """The network with its residual stream rotated."""
+        width = compiled.network.config.width
+        generator = torch.Generator().manual_seed(self.seed)
+        turn = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64)).Q
+        return rebased(compiled, turn, turn.T, torch.zeros(width), self)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Gaussian noise on every weight, as much as behaviour bears; programs that count bear little.
+
+    Args:
+        sizes: standard deviations, as parts of the root mean square of the parameter that noise is added to; the first
+            that changes no answer is taken.
+        seed: of the noise.
+    """
+
+    sizes: Sequence[float] = (0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002)
+    seed: int = 0
+
+    def apply(self, compiled: Compiled) -> Compiled:
+        """The network with noisy weights.
+
+        Raises:
+            TaskFailed: if all sizes change answers.
+        """
+        for size in self.sizes:
+            generator = torch.Generator().manual_seed(self.seed)
+            network = copied(compiled.network, compiled.network.config.width)
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter += size * parameter.square().mean().sqrt() * noise
+            made = replace(compiled, network=network, forms=(*compiled.forms, replace(self, sizes=(size,))))
+            right, asked = accuracy(made)
+            if right == asked:
+                return made
+        raise TaskFailed(
+            f"expected {compiled.program.name!r} to bear noise of one of the sizes {tuple(self.sizes)}; all change "
+            "answers: give smaller ones"
+        )
+
+
+def _recompiled(compiled: Compiled, plan: Plan, form: Redundant | Distracted) -> Compiled:
+    rewritten = [made for made in compiled.forms if not isinstance(made, (Redundant, Distracted))]
+    if rewritten:
+        raise BadInput(f"expected {form} before forms that change weights; {rewritten} came first: apply it first")
+    return checked(replace(compile_program(compiled.program, plan), forms=(*compiled.forms, form)))
