@@ -8,16 +8,34 @@ from pathlib import Path
 
 from openwork.errors import UnknownName
 from openwork.recipes.corpus import python_streams
+from openwork.recipes.modular import ModularAddition
 from openwork.recipes.plan import PLANS, Plan
 from openwork.recipes.python import PythonRecipe
 from openwork.recipes.recipe import Recipe
+from openwork.recipes.sentences import SENTENCE_RECIPES
+from openwork.recipes.superposition import Superposition
 
 
 def _python(plan: Plan, folder: Path) -> Recipe:
     return PythonRecipe(plan, python_streams(folder / "python-source"))
 
 
-RECIPES: dict[str, Callable[[Path], Recipe]] = {name: partial(_python, plan) for name, plan in PLANS.items()}
+def _given(made: Recipe, folder: Path) -> Recipe:
+    """A recipe that needs no data of others."""
+    return made
+
+
+SELF_CONTAINED: tuple[Recipe, ...] = (
+    ModularAddition(steps=2500, shipped=(0, 100, 200, 300, 600, 800, 1000, 1500)),
+    Superposition("superposition/5-in-2", 5, 2, decay=0.9, sparsities=(0.0, 0.6, 0.8, 0.9, 0.95)),
+    Superposition("superposition/20-in-5", 20, 5, decay=0.8, sparsities=(0.0, 0.7, 0.9, 0.97, 0.99)),
+    *SENTENCE_RECIPES,
+)
+
+RECIPES: dict[str, Callable[[Path], Recipe]] = {
+    **{name: partial(_python, plan) for name, plan in PLANS.items()},
+    **{made.name: partial(_given, made) for made in SELF_CONTAINED},
+}
 """Name -> what makes the recipe, given a folder in which data may be kept between calls."""
 
 

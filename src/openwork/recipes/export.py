@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,32 @@ from transformers import GPT2LMHeadModel
 
 from openwork.errors import BadInput
 from openwork.recipes.plan import Plan
-from openwork.recipes.state import CURVE, State, checkpoint_path, save_half
+from openwork.recipes.state import CURVE, checkpoint_path, save_half
 from openwork.store.files import read_json, write_json, write_text
-from openwork.zoo.attention_only import AttentionOnly
-from openwork.zoo.embedded import ATTENTION_ONLY, CHECKPOINTS, MODEL
+from openwork.zoo.embedded import CHECKPOINTS, MODEL, config
 
 SHIPPED_CHECKPOINTS = 12
 
 
-def write_model(state: State, to: Path, card: dict[str, Any], as_text: Callable[[dict[str, Any]], str]) -> None:
+def write_model(
+    network: nn.Module,
+    curve: list[dict[str, float | int]],
+    to: Path,
+    card: dict[str, Any],
+    as_text: Callable[[dict[str, Any]], str],
+) -> None:
     """Write what every model ships: weights in half precision, configuration, curve and card.
 
     Args:
-        state: the trained state.
+        network: the trained network, in full precision.
+        curve: what was measured on the way.
         to: the folder.
         card: what was measured, a value for JSON.
         as_text: the card for people, in Markdown.
     """
-    save_half(state.network, to / MODEL)
-    write_config(state.network, to)
-    write_json(to / CURVE, state.curve)
+    save_half(network, to / MODEL)
+    write_config(network, to)
+    write_json(to / CURVE, curve)
     write_json(to / "card.json", card)
     write_text(to / "README.md", as_text(read_json(to / "card.json")))
 
@@ -62,22 +67,20 @@ def write_config(network: nn.Module, folder: Path) -> None:
     """Write `config.json`, from which the network is built again.
 
     Args:
-        network: one of the two kinds that recipes train.
+        network: of a kind that the zoo builds.
         folder: where.
 
     Raises:
         BadInput: if it is of another kind.
     """
-    if isinstance(network, AttentionOnly):
-        write_json(folder / "config.json", {"model_type": ATTENTION_ONLY, **asdict(network.config)})
-    elif isinstance(network, GPT2LMHeadModel):
-        config = copy.deepcopy(network.config)
-        config.architectures = [type(network).__name__]
-        # the file is in half precision to be small; it is meant to be used in float32
-        config.dtype = torch.float32
-        config.save_pretrained(folder)
-    else:
-        raise BadInput(f"expected an AttentionOnly or a GPT2LMHeadModel, got a {type(network).__name__}")
+    if not isinstance(network, GPT2LMHeadModel):
+        write_json(folder / "config.json", config(network))
+        return
+    chosen = copy.deepcopy(network.config)
+    chosen.architectures = [type(network).__name__]
+    # the file is in half precision to be small; it is meant to be used in float32
+    chosen.dtype = torch.float32
+    chosen.save_pretrained(folder)
 
 
 def around_the_rise(curve: list[dict[str, float | int]], plan: Plan, n: int = SHIPPED_CHECKPOINTS) -> list[int]:

@@ -83,6 +83,6 @@ class PythonRecipe:
         plan = self.plan
         steps = around_the_rise(state.curve, plan) if plan.dense_until else []
         card = make_card(plan, self.streams, state, rounded(state.network), run, steps)
-        write_model(state, to, card, as_text)
+        write_model(state.network, state.curve, to, card, as_text)
         save_tokenizer(self.streams.tokenizer, to)
         write_checkpoints(steps, run_folder, to)

@@ -8,11 +8,18 @@ from math import inf
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from openwork.recipes.state import State
+
+
+def generator(seed: int, step: int) -> torch.Generator:
+    """What a step draws from: on the CPU, and of seed and step alone."""
+    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The byte-level tokenizer of the embedded models of Python."""
+"""Tokenizers of the embedded models: bytes for Python, whole words for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -57,6 +57,20 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTr
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
+
+
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of text whose words stand apart.
+
+    Args:
+        words: the token of each id. Any other word is an error.
+
+    Returns:
+        A tokenizer without special tokens.
+    """
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

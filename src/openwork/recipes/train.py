@@ -76,7 +76,7 @@ def train(
                 if record is not None:
                     seconds = round(state.seconds, 1)
                     state.curve.append({"step": step, "seconds": seconds, **record, "loss": loss})
-                    log.info("%s %s", recipe.name, state.curve[-1])
+                    log.debug("%s %s", recipe.name, state.curve[-1])
                 state.seconds = before + time.monotonic() - started
                 if state.step % SAVE_EVERY == 0:
                     state.save(folder, recipe.name, seed)

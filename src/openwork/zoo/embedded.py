@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,27 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from openwork.errors import CorruptFile, UnknownName
+from openwork.errors import BadInput, CorruptFile, UnknownName
 from openwork.zoo.attention_only import AttentionOnly, AttentionOnlyConfig
+from openwork.zoo.superposition import ToyModel, ToyModelConfig
+from openwork.zoo.transformer import Transformer, TransformerConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
-ATTENTION_ONLY = "openwork-attention-only"
+TOKENIZER = "tokenizer.json"
+KINDS: Mapping[str, tuple[type[nn.Module], type]] = {
+    "openwork-attention-only": (AttentionOnly, AttentionOnlyConfig),
+    "openwork-toy-model": (ToyModel, ToyModelConfig),
+    "openwork-transformer": (Transformer, TransformerConfig),
+}
+"""`model_type` of `config.json` -> the class of ours and its configuration; anything else is a GPT-2."""
 REINSTALL = "reinstall openwork (pip install --force-reinstall openwork)"
 
 
 def names() -> list[str]:
     """The embedded models, sorted."""
-    return sorted(folder.name for folder in WEIGHTS.iterdir() if (folder / MODEL).exists())
+    return sorted(path.parent.relative_to(WEIGHTS).as_posix() for path in WEIGHTS.rglob(MODEL))
 
 
 def checkpoints(name: str) -> list[str]:
@@ -56,7 +66,7 @@ def card(name: str) -> dict[str, Any]:
     return _json(_folder(name) / "card.json")
 
 
-def load(name: str) -> tuple[nn.Module, PreTrainedTokenizerFast]:
+def load(name: str) -> tuple[nn.Module, Any]:
     """Open an embedded model.
 
     Args:
@@ -64,7 +74,7 @@ def load(name: str) -> tuple[nn.Module, PreTrainedTokenizerFast]:
 
     Returns:
         The network in float32 on the CPU, in evaluation mode, and its tokenizer (which puts the beginning-of-text
-        token first, as in training).
+        token first, if it was trained with one), or None if it reads no tokens.
 
     Raises:
         UnknownName: if there is no such model or checkpoint; lists the nearest.
@@ -83,7 +93,7 @@ def load(name: str) -> tuple[nn.Module, PreTrainedTokenizerFast]:
     return network.eval(), _tokenizer(folder)
 
 
-def untrained(name: str, seed: int = 0) -> tuple[nn.Module, PreTrainedTokenizerFast]:
+def untrained(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     """The same network with fresh random weights: the control that has learned nothing.
 
     Args:
@@ -111,14 +121,35 @@ def _folder(name: str) -> Path:
 
 def _build(folder: Path) -> nn.Module:
     config = _json(folder / "config.json")
-    if config.pop("model_type") == ATTENTION_ONLY:
-        return AttentionOnly(AttentionOnlyConfig(**config))
+    if (kind := config.pop("model_type")) in KINDS:
+        network, shape = KINDS[kind]
+        return network(shape(**config))
     return GPT2LMHeadModel(GPT2Config.from_pretrained(folder, local_files_only=True))
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def config(network: nn.Module) -> dict[str, Any]:
+    """What `config.json` says of a network of ours, so that `load` builds it again.
+
+    Args:
+        network: of one of `KINDS`.
+
+    Raises:
+        BadInput: if it is of another kind.
+    """
+    for kind, (cls, shape) in KINDS.items():
+        if type(network) is cls:
+            chosen: Any = network.config
+            values = {field.name: getattr(chosen, field.name) for field in fields(shape) if field.init}
+            return {"model_type": kind, **values}
+    known = ", ".join(cls.__name__ for cls, _ in KINDS.values())
+    raise BadInput(f"expected one of {known}, or a GPT2LMHeadModel; got a {type(network).__name__}")
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
+    if not (folder / TOKENIZER).exists():
+        return None
     # the library would take a damaged file for a missing one, and look for another in its place
-    _json(folder / "tokenizer.json")
+    _json(folder / TOKENIZER)
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
