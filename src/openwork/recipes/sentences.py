@@ -24,7 +24,7 @@ from openwork.task import Task
 from openwork.tasks.sentences import SENTENCES
 from openwork.worlds.sentences import WORLD, World
 
-DESCENT = Descent(peak=3e-3, decay=1200, clip=1.0)
+DESCENT = Descent(peak=3e-3, decay=600, clip=1.0)
 
 
 @dataclass(frozen=True)
