@@ -49,9 +49,9 @@ class Terms:
         BadInput: a knob outside its range.
     """
 
-    examples: int = 96
+    examples: int = 64
     alpha: float = 0.05
-    claims: int = 4
+    claims: int = 3
     seeds: Sequence[int] = (0,)
     workers: int = 2
 

@@ -40,13 +40,18 @@ def last_steps(problem: Problem) -> dict[str, tuple[Site, ...]]:
     """What the answer is claimed to be read off alone: the true parts, and random others, as many.
 
     The others are drawn among those that no edge of the known circuit joins to the logits; the draw is the same for
-    every method and seed.
+    every method and seed. Of a null, the last layer of the circuit that is tempting and false is there too.
     """
     true = _readers(problem)
     rest = sorted({*problem.components} - {*true})
     rng = np.random.default_rng(0)
-    sets = {name_of(true): true}
-    for _ in range(RIVALS if len(rest) >= len(true) else 0):
+    sets = {name_of(true): true} if true else {}
+    wrong = problem.member.wrong
+    if wrong is not None:
+        last = max((node.site.block or 0) for node in wrong.nodes)
+        tempting = tuple(sorted(str(node.site) for node in wrong.nodes if node.site.block == last))
+        sets[name_of(tempting)] = tempting
+    for _ in range(RIVALS if len(rest) >= len(true) > 0 else 0):
         drawn = tuple(sorted(rng.choice(rest, len(true), replace=False).tolist()))
         sets[name_of(drawn)] = drawn
     return {name: tuple(map(Site.parse, sites)) for name, sites in sets.items()}
@@ -65,6 +70,8 @@ def name_of(sites: Sequence[str]) -> str:
 
 def _no_last_step(problem: Problem) -> str:
     true = _readers(problem)
+    if problem.member.wrong is not None:
+        return "" if {*true} <= {*problem.components} else "the logits read the embedding"
     if not true:
         return "it is not known what the logits read"
     if not {*true} <= {*problem.components} or len(problem.components) < 2 * len(true):
@@ -122,7 +129,7 @@ def model_of(problem: Problem) -> Callable[[Any, Any], int]:
 HYPOTHESES = {
     "scrub": Contender(
         "exchanges all that a hypothesis of the last step calls the same", "hypotheses", _scrubbing,
-        lambda problem: frozenset({name_of(_readers(problem))}), _no_last_step,
+        lambda problem: frozenset({name_of(_readers(problem))}) - {""}, _no_last_step,
     ),
     "interchange": Contender(
         "swaps a variable in program and network alike", "alignments", _interchanging,

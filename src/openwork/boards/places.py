@@ -42,7 +42,7 @@ def _patching(way: str):
         answer = Answer({})
         method = Patching(way, claims=terms.claims, standard=_standard(terms), seed=seed)
         for sites, over in PARTS:
-            if not problem.net.select(sites):
+            if not problem.has(Site.parse(sites).kind):
                 continue
             result = patch(problem.net, problem.task, sites, over, method)
             table = result.table["effect"]
@@ -77,7 +77,7 @@ def _mediation(problem: Problem, terms: Terms, seed: int) -> Answer:
 
 
 def _tracing(problem: Problem, terms: Terms, seed: int) -> Answer:
-    kinds = tuple(kind for kind in STATES if problem.net.select(f"blocks.*.{kind}"))
+    kinds = tuple(kind for kind in STATES if problem.has(kind))
     method = Tracing(window=1, kinds=kinds, claims=terms.claims, standard=_standard(terms), seed=seed)
     result = trace(problem.net, problem.task, CHANGED, method=method)
     best = abs(result.table["indirect"]).max("place")
@@ -91,7 +91,7 @@ def _tracing(problem: Problem, terms: Terms, seed: int) -> Answer:
 
 
 def _edges(problem: Problem, terms: Terms, seed: int) -> Answer:
-    senders = [s for s in ("blocks.0.resid_pre", "blocks.*.attn.z", "blocks.*.mlp.out") if problem.net.select(s)]
+    senders = ["blocks.0.resid_pre", *(sites for sites, _ in PARTS if problem.has(Site.parse(sites).kind))]
     method = PathPatching(claims=terms.claims, standard=_standard(terms), seed=seed)
     result = patch_edges(problem.net, problem.task, senders, method=method)
     table = result.table

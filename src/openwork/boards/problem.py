@@ -44,8 +44,8 @@ class Problem:
 
     @classmethod
     def of(cls, member: Member, n: int, seed: int) -> Problem:
-        """With `n` examples, half of them held out; what differs between twins is a token group, and so is the asked."""
-        task = member.task(n, seed)
+        """With `n` examples, half held out; what differs between twins is a token group, and what is asked is one."""
+        task = _at_most(member.task(n, seed), n)
         assert isinstance(task.clean, Inputs)
         assert isinstance(task.corrupted, Inputs)
         pairs = zip(task.clean.ids, task.corrupted.ids, strict=True)
@@ -72,6 +72,10 @@ class Problem:
     def components(self) -> tuple[str, ...]:
         """Every head and every MLP."""
         return tuple(part.name for part in parts_of(self.net))
+
+    def has(self, kind: str) -> bool:
+        """Whether any block has a site of this kind, such as ``mlp.out``."""
+        return any(Site.parse(name).kind == kind for name in self.net.sites if name.startswith("blocks."))
 
     @property
     def true_components(self) -> frozenset[str]:
@@ -136,6 +140,17 @@ class Subspaces:
     where: str
     named: Mapping[str, Direction]
     true: frozenset[str]
+
+
+def _at_most(task: Task, n: int) -> Task:
+    """The first rows of both splits, half of each, of a task that has more than were asked for."""
+    if len(task) <= n:
+        return task
+    splits = [[r for r in range(len(task)) if (r in task.held_out) is held] for held in (False, True)]
+    rows = [row for split in splits for row in split[: n // 2]]
+    named = {name: tuple(getattr(task, name)[r] for r in rows) for name in ("answer", "wrong", "at")}
+    twins = {"clean": task.clean.take(rows), "corrupted": task.corrupted.take(rows)}
+    return replace(task, **twins, **named, held_out=frozenset(range(min(n // 2, len(splits[0])), len(rows))))
 
 
 def edge_name(sender: Site, receiver: Site) -> str:

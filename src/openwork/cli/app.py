@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from openwork.cli import cache, causal, open, report, study, zoo
+from openwork.cli import bench, cache, causal, open, report, study, zoo
 
 app = typer.Typer(
     name="openwork",
@@ -42,6 +42,7 @@ open.register(app)
 study.register(app)
 causal.register(app)
 report.register(app)
+bench.register(app)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(cache.app, name="cache")
 

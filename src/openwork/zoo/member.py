@@ -19,7 +19,7 @@ from openwork.circuit import Circuit
 from openwork.errors import UnknownName
 from openwork.network import Network
 from openwork.task import Task
-from openwork.zoo import compiled
+from openwork.zoo import compiled, nulls
 from openwork.zoo.compiled import Program
 from openwork.zoo.induction import Induction, Plant, induction_task
 from openwork.zoo.known import Known
@@ -43,6 +43,8 @@ class Member:
         algorithm: what it computes, as a Python function from a row of words to the answers; None where the network
             has none, as of nulls.
         program: the program it was compiled from or trained to implement, where there is one.
+        wrong: of a null, a circuit that is tempting and false.
+        opened: the network, where it was opened already.
         card: what was measured of it, as JSON values.
     """
 
@@ -54,11 +56,15 @@ class Member:
     make_task: Callable[[int, int], Task]
     algorithm: Callable[[Any], Sequence[str | None]] | None = None
     program: Program | None = None
+    wrong: Circuit | None = None
+    opened: Network | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def net(self) -> Network:
         """The network, opened."""
+        if self.opened is not None:
+            return self.opened
         ids = torch.tensor(self.make_task(2, 0).batch([0]).clean.ids)
         return network.open(self.network, name=self.name, example={"input_ids": ids})
 
@@ -68,6 +74,8 @@ class Member:
         Args:
             n: number of examples, half of them held out.
             seed: of the examples and the split.
+
+        A null has one task of its own, whatever is asked for: what is spoilt about it lies in its rows.
         """
         return self.make_task(n, seed)
 
@@ -168,7 +176,17 @@ def _compiled(name: str) -> Member:
     )  # fmt: skip
 
 
+def _null(name: str) -> Member:
+    made = nulls.null(name)
+    net = made.open()
+    return Member(
+        f"null/{name}", f"null/{made.kind}", made.why, net.root, made.known, lambda n, seed: made.task,
+        wrong=made.wrong, opened=net,
+    )  # fmt: skip
+
+
 FAMILIES = {
     "compiled": Family("programs compiled to weights, plain and in hard forms", compiled.names, _compiled),
     "planted": Family("mechanisms written by hand into networks of random weights", lambda: tuple(PLANTED), _planted),
+    "null": Family("networks that answer right, and of which a tempting claim is false", nulls.names, _null),
 }

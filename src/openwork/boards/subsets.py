@@ -1,0 +1,23 @@
+"""Which networks a scoreboard goes through: the whole zoo, or a part that is done in two minutes."""
+
+from __future__ import annotations
+
+from openwork.zoo import nulls
+from openwork.zoo.member import FAMILIES, members
+
+FORMS = ("distracted", "distracted+rotated", "distracted+noisy", "distracted+compressed", "redundant+distracted")
+"""Of every compiled program. Each has parts that do work of another kind: without any, there is nothing to mistake."""
+QUICK = ("compiled/induction+distracted", "compiled/sort+distracted", "planted/direction")
+
+
+def networks(quick: bool = False) -> list[str]:
+    """Names of networks, those with something to find first.
+
+    Args:
+        quick: the small part.
+    """
+    if quick:
+        return [*QUICK, *(f"null/{name}" for name in nulls.names(each=1))]
+    compiled = [f"{name}+{form}" for name in members("compiled") if "+" not in name for form in FORMS]
+    rest = [name for family in FAMILIES if family not in ("compiled", "null") for name in members(family)]
+    return [*compiled, *rest, *members("null")]
