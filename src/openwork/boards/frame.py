@@ -27,7 +27,7 @@ from openwork.errors import BadInput, CorruptFile, OpenworkError, UnknownName
 from openwork.evidence import code_hash, record_provenance
 from openwork.store.files import read_json, write_json
 from openwork.store.hashing import hash_json
-from openwork.zoo.member import open_member
+from openwork.zoo.member import open_member, require_member
 
 RECORD = "board.json"
 ENTRIES = "entries"
@@ -142,6 +142,8 @@ def compete(
         if name not in known:
             raise UnknownName.among("method", name, known)
     kept = folder / ENTRIES / _key(terms)
+    for model in models:
+        require_member(model)
     jobs = []
     for model, seed in itertools.product(models, terms.seeds):
         missing = tuple(name for name in names if not _path(kept, name, model, seed).exists())

@@ -129,6 +129,17 @@ def open_member(name: str) -> Member:
     return _family(family).open(rest)
 
 
+def require_member(name: str) -> None:
+    """Check that there is a network of that name, without building it.
+
+    Raises:
+        UnknownName: if there is none; it lists the nearest.
+    """
+    family, _, rest = name.partition("/")
+    if rest not in _family(family).names():
+        raise UnknownName.among(f"network of the family {family!r}", name, members(family))
+
+
 def _family(name: str) -> Family:
     if name not in FAMILIES:
         raise UnknownName.among("family of networks", name, FAMILIES)
