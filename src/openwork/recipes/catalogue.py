@@ -13,11 +13,18 @@ from openwork.recipes.plan import PLANS, Plan
 from openwork.recipes.python import PythonRecipe
 from openwork.recipes.recipe import Recipe
 from openwork.recipes.sentences import SENTENCE_RECIPES
+from openwork.recipes.siit import StrictInterchange
 from openwork.recipes.superposition import Superposition
+from openwork.zoo import compiled
+from openwork.zoo.siit import FAMILY
 
 
 def _python(plan: Plan, folder: Path) -> Recipe:
     return PythonRecipe(plan, python_streams(folder / "python-source"))
+
+
+def _program(name: str, folder: Path) -> Recipe:
+    return StrictInterchange(compiled.open(name), steps=TRAINED_PROGRAMS[name])
 
 
 def _given(made: Recipe, folder: Path) -> Recipe:
@@ -31,10 +38,24 @@ SELF_CONTAINED: tuple[Recipe, ...] = (
     Superposition("superposition/20-in-5", 20, 5, decay=0.8, sparsities=(0.0, 0.7, 0.9, 0.97, 0.99)),
     *SENTENCE_RECIPES,
 )
+TRAINED_PROGRAMS = {
+    "addition": 2000,
+    "fraction": 2000,
+    "histogram": 2000,
+    "induction": 2000,
+    "ioi": 3000,
+    "most-frequent": 2000,
+    "reverse": 2000,
+    "sort": 3000,
+    "two-hop": 3000,
+    "unique": 3000,
+}
+"""Program -> steps in which a network learns it."""
 
 RECIPES: dict[str, Callable[[Path], Recipe]] = {
     **{name: partial(_python, plan) for name, plan in PLANS.items()},
     **{made.name: partial(_given, made) for made in SELF_CONTAINED},
+    **{FAMILY + name: partial(_program, name) for name in TRAINED_PROGRAMS},
 }
 """Name -> what makes the recipe, given a folder in which data may be kept between calls."""
 

@@ -51,7 +51,7 @@ class ModularAddition:
         return network
 
     def loss(self, network: nn.Module, step: int, seed: int) -> Float[Tensor, ""]:
-        """Cross-entropy over all pairs that are trained on, in double precision: in single it soon rounds to nothing."""
+        """Cross-entropy over all pairs trained on, in double precision: in single it soon rounds to nothing."""
         trained, _ = split(self.split_seed)
         rows, answers = sums()
         logits = _answered(network, rows[trained])
