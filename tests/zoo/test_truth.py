@@ -161,6 +161,7 @@ def test_claims_are_read_off_what_is_known():
     assert claims.nodes == (HEAD, OTHER, MLP)
     assert claims.edges == EDGES
     assert claims.directions is None
+    assert Claims.of(Known(roles)).edges is None
 
 
 def test_a_smaller_epsilon_shows_a_weak_part(network, task):

@@ -99,10 +99,10 @@ class Claims:
 
     @classmethod
     def of(cls, known: Known) -> Claims:
-        """The heads and MLPs among the sites of a known mechanism, and its edges."""
+        """The heads and MLPs among the sites of a known mechanism, and its edges if it has any."""
         heads = [Site(s.path, (head,)) for s in known.sites if s.kind == "attn.z" for head in s.index]
         mlps = [s for s in known.sites if s.kind == "mlp.out"]
-        return cls(tuple(sorted({*heads, *mlps})), known.edges)
+        return cls(tuple(sorted({*heads, *mlps})), known.edges or None)
 
 
 @dataclass(frozen=True)
