@@ -224,3 +224,12 @@ def test_rows_of_several_lengths_and_other_networks_are_errors(network, task, un
     other: Any = PlantedDirection()
     with pytest.raises(BadInput, match="expected a Transformer"):
         check(other, task, Claims(nodes=NODES))
+
+
+def test_a_network_that_gives_nan_is_an_error(network, task):
+    broken: Any = Transformer(network.config).eval()
+    broken.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        broken.unembed.bias[3] = torch.nan
+    with pytest.raises(BadInput, match=r"with blocks.0.attn.z\[0\] resampled the network gives NaN"):
+        check(broken, task, Claims(nodes=NODES))
