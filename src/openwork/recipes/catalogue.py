@@ -39,16 +39,16 @@ SELF_CONTAINED: tuple[Recipe, ...] = (
     *SENTENCE_RECIPES,
 )
 TRAINED_PROGRAMS = {
-    "addition": 2000,
-    "fraction": 2000,
-    "histogram": 2000,
-    "induction": 2000,
-    "ioi": 3000,
-    "most-frequent": 2000,
-    "reverse": 2000,
-    "sort": 3000,
-    "two-hop": 3000,
-    "unique": 3000,
+    "addition": 1200,
+    "fraction": 1200,
+    "histogram": 1200,
+    "induction": 1200,
+    "ioi": 2000,
+    "most-frequent": 1200,
+    "reverse": 1200,
+    "sort": 2000,
+    "two-hop": 2000,
+    "unique": 2000,
 }
 """Program -> steps in which a network learns it."""
 

@@ -41,7 +41,7 @@ POOL = 20_000
 """Rows that training draws from."""
 MEASURE_EVERY = 250
 MEASURED_ROWS = 256
-DESCENT = Descent(peak=2e-3, warmup=100, decay=800, weight_decay=0.01, betas=(0.9, 0.98), clip=1.0)
+DESCENT = Descent(peak=2e-3, warmup=100, decay=600, weight_decay=0.01, betas=(0.9, 0.98), clip=1.0)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class StrictInterchange:
     compiled: Compiled
     width: int = 48
     mlp: int = 96
-    steps: int = 2000
+    steps: int = 1200
     rows: int = 64
     descent: Descent = DESCENT
 
