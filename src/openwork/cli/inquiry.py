@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 RECORD = "result.json"
 FILES = ("arrays.npz", "report.html", RECORD)
 """What a folder holds, in the order in which it is put there."""
+DEFAULT = "induction"
+"""The task of a network that is known for nothing."""
 LARGEST = 10
 """Cells that are printed of a result without claims."""
 
@@ -40,8 +42,13 @@ LARGEST = 10
 class Asked:
     """The options that every command of a causal method takes."""
 
-    model: Annotated[str, typer.Argument(help="An embedded name, a local folder, or a hub id.")] = "py-4l"
-    task: Annotated[str, typer.Option(help="Name of a task, or a .jsonl file of your own.")] = "induction"
+    model: Annotated[
+        str, typer.Argument(help="An embedded name, one of the zoo such as compiled/ioi, a local folder, or a hub id.")
+    ] = "py-4l"
+    task: Annotated[
+        str | None,
+        typer.Option(help="Name of a task, or a .jsonl file of your own; what it is known for, or else induction."),
+    ] = None
     n: Annotated[int, typer.Option(help="Examples, half of them held out; a .jsonl file brings its own.")] = 64
     text: Annotated[
         Path | None, typer.Option(help="File or folder of real text; openwork's own source unless given.")
@@ -119,11 +126,8 @@ def carried_out(name: str, function: Method, asked: Asked, own: dict[str, Any], 
     out = None if asked.out is None else asked.out.resolve()
     if out is not None:
         require_vacant(out, line)
-    from openwork import tasks
-
     net = open_network(asked.model, common, asked.trust_remote_code)
-    source = asked.text if reads_text(asked.task) else None
-    task = tasks.make(asked.task, net, n=asked.n, seed=common.seed, source=source)
+    task = task_of(asked, net, common.seed)
     with Bar(name, common.quiet) as bar:
         require_able(net, task, common.seed)
         found = function(Inquiry(net, task, common.seed, bar.tick), **own)
@@ -138,9 +142,19 @@ def carried_out(name: str, function: Method, asked: Asked, own: dict[str, Any], 
     return result
 
 
+def task_of(asked: Asked, net: Network, seed: int) -> Task:
+    """The task that was asked for; of a network whose answer is known, its own unless another one is named."""
+    from openwork import tasks, zoo
+
+    if asked.task is None and asked.model.partition("/")[0] in zoo.FAMILIES:
+        return zoo.open(asked.model).task(asked.n, seed)
+    name = asked.task or DEFAULT
+    return tasks.make(name, net, n=asked.n, seed=seed, source=asked.text if reads_text(name) else None)
+
+
 def repeat(name: str, asked: Asked, own: dict[str, tuple[Any, Any]], common: Common) -> str:
     """The command line that does the same again, wherever it writes to."""
-    words = ["openwork", name, asked.model, "--task", asked.task, "--n", str(asked.n)]
+    words = ["openwork", name, asked.model, *(["--task", asked.task] if asked.task else []), "--n", str(asked.n)]
     words += ["--text", str(asked.text)] if asked.text else []
     words += ["--trust-remote-code"] if asked.trust_remote_code else []
     for option, (value, default) in own.items():

@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from openwork.cli.command import Common, command
 from openwork.cli.output import remark, show, show_json
 
 app = typer.Typer(help="The networks that ship with openwork.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Name of an embedded network.")]
+Name = Annotated[str, typer.Argument(help="Name of a network, as `openwork zoo list` gives it.")]
+SHOWN = 12
+"""Names of a family that are listed when all families are."""
 
 
 @command(app, "list")
-def list_(common: Common) -> None:
-    """List the embedded networks."""
+def list_(
+    family: Annotated[str | None, typer.Argument(help="Only one family, such as compiled or null.")] = None,
+    *,
+    common: Common,
+) -> None:
+    """List the networks: embedded models, and those whose answer is known."""
     from openwork import zoo
 
-    found = [{"name": name, "checkpoints": zoo.checkpoints(name)} for name in zoo.names()]
+    families = {name: known.about for name, known in zoo.FAMILIES.items()}
+    chosen = families if family is None else {family: families.get(family, "")}
+    known = {name: zoo.members(name) for name in chosen}
+    alone = [name for name in zoo.names() if name.partition("/")[0] not in families and family is None]
+    embedded = [{"name": name, "checkpoints": zoo.checkpoints(name)} for name in alone]
     if common.json:
-        show_json(found)
+        show_json({"embedded": embedded, "known": known})
         return
-    table = Table("name", "checkpoints", box=None)
-    for item in found:
-        table.add_row(item["name"], str(len(item["checkpoints"])))
+    table = Table("family", "networks", box=None)
+    if embedded:
+        kept = [
+            f"{i['name']} ({len(i['checkpoints'])} checkpoints)" if i["checkpoints"] else i["name"] for i in embedded
+        ]
+        table.add_row("trained", Text("models that ship with their weights", style="dim"))
+        table.add_row("", ", ".join(kept))
+    for name, about in chosen.items():
+        table.add_row(name, Text(about, style="dim"))
+        shown = known[name] if family is not None else known[name][:SHOWN]
+        left = len(known[name]) - len(shown)
+        more = f" … {left} more: openwork zoo list {name}" if left else ""
+        table.add_row("", ", ".join(one.removeprefix(f"{name}/") for one in shown) + more)
     show(table)
 
 
 @command(app)
 def card(name: Name, *, common: Common) -> None:
-    """Print the card of an embedded network: its data, its training, what it can do."""
+    """Print the card of a network: where it comes from, what was measured of it."""
     from openwork import zoo
 
-    found = zoo.card(name)
+    found = zoo.card(name) if name in zoo.names() else dict(zoo.open(name).card)
     if common.json:
         show_json(found)
         return
@@ -43,6 +65,55 @@ def card(name: Name, *, common: Common) -> None:
     for key, value in _flat(found):
         table.add_row(key, value)
     show(table)
+
+
+@command(app)
+def open(
+    name: Name,
+    answer: Annotated[bool, typer.Option("--answer", help="Show the circuit too: the answer to be found.")] = False,
+    examples: Annotated[int, typer.Option(help="How many examples to show.")] = 4,
+    *,
+    common: Common,
+) -> None:
+    """Open a network whose answer is known: its shape, its task, and, if asked, the answer."""
+    from openwork import zoo
+    from openwork.causal.parts import parts_of
+
+    member = zoo.open(name)
+    task = member.task(max(2, examples), common.seed)
+    words = member.words or tuple(map(str, range(10**6)))
+    shown = [
+        {"input": [words[i] for i in ids], "asked": at, "answer": words[right]}
+        for ids, at, right in zip(task.clean.ids, task.at, task.answer, strict=True)
+    ][:examples]
+    if common.json:
+        circuit = {"circuit": member.circuit.to_json()} if answer else {}
+        show_json({"name": name, "family": member.family, "about": member.about, "blocks": member.net.n_blocks,
+                   "examples": shown, **circuit})  # fmt: skip
+        return
+    parts = Counter(".".join(str(part.sites[0].path).split(".")[:3]) for part in parts_of(member.net))
+    show(Text(f"{name}: {member.about}", style="bold"))
+    show(
+        Text(
+            ", ".join(
+                f"{block}: {n} head{'s'[: n - 1]}" if block.endswith("attn") else block for block, n in parts.items()
+            )
+        )
+    )
+    show("")
+    table = Table("input", "asked at", "answer", box=None)
+    for item in shown:
+        table.add_row(" ".join(item["input"]), str(item["asked"]), item["answer"])
+    show(table)
+    if not answer:
+        remark("\n--answer shows the circuit")
+        return
+    table = Table("role", "where", box=None)
+    for role, nodes in member.known.roles.items():
+        table.add_row(role, ", ".join(map(str, nodes)))
+    show(table)
+    for edge in member.known.edges:
+        show(Text(f"  {edge}"))
 
 
 @command(app, kept="what was trained is kept: the same command with --resume goes on")

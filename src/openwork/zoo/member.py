@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from openwork import network
 from openwork.circuit import Circuit
@@ -24,10 +24,6 @@ from openwork.zoo.compiled import Program
 from openwork.zoo.induction import Induction, Plant, induction_task
 from openwork.zoo.known import Known
 from openwork.zoo.planted import PlantedDirection, PlantedFact, direction_task, fact_task
-
-CONTEXT = 8
-"""Tokens of the example that a planted network is opened with."""
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -65,8 +61,12 @@ class Member:
         """The network, opened."""
         if self.opened is not None:
             return self.opened
-        ids = torch.tensor(self.make_task(2, 0).batch([0]).clean.ids)
-        return network.open(self.network, name=self.name, example={"input_ids": ids})
+        return network.open(self.network, name=self.name, example=self.example)
+
+    @property
+    def example(self) -> dict[str, Tensor]:
+        """An input to find its sites with."""
+        return {"input_ids": torch.tensor(self.make_task(2, 0).batch([0]).clean.ids)}
 
     def task(self, n: int = 64, seed: int = 0) -> Task:
         """Its behaviour.
@@ -78,6 +78,11 @@ class Member:
         A null has one task of its own, whatever is asked for: what is spoilt about it lies in its rows.
         """
         return self.make_task(n, seed)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What each token id stands for; empty where ids stand for nothing else."""
+        return tuple(self.program.domain.words) if self.program is not None else ()
 
     @property
     def circuit(self) -> Circuit:
@@ -136,7 +141,7 @@ def require_member(name: str) -> None:
         UnknownName: if there is none; it lists the nearest.
     """
     family, _, rest = name.partition("/")
-    if rest not in _family(family).names():
+    if rest.partition("+")[0] not in _family(family).names():
         raise UnknownName.among(f"network of the family {family!r}", name, members(family))
 
 

@@ -13,7 +13,7 @@ from openwork.network.load import as_device, as_dtype
 
 
 def open(model: Any, **options: Any) -> Network:
-    """Open a network by embedded name (``py-4l``), local folder, hub id, or as a module.
+    """Open a network by embedded name (``py-4l``), name in the zoo (``compiled/ioi``), folder, hub id, or as a module.
 
     Args:
         model: what to open.
@@ -30,6 +30,14 @@ def open(model: Any, **options: Any) -> Network:
         module, tokenizer = zoo.load(model)
         options.setdefault("tokenizer", tokenizer)
         return network.open(module.to(device=device, dtype=dtype), name=options.pop("name", model), **options)
+    if name.partition("/")[0] in zoo.FAMILIES and not Path(name).exists():
+        member = zoo.open(name)
+        device, dtype = options.pop("device", None), options.pop("dtype", None)
+        module = member.network.to(
+            device=None if device is None else as_device(device), dtype=None if dtype is None else as_dtype(dtype)
+        )
+        options.setdefault("example", member.example)
+        return network.open(module, name=options.pop("name", name), **options)
     if _misspelt(name):
         raise UnknownName(f"no embedded model or folder named {model!r}. Embedded models: {', '.join(zoo.names())}.")
     try:
