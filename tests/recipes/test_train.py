@@ -182,7 +182,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path, recipe, monkey
         return loss(self, network, step, seed) + (network.embed.weight.sum() * 0).sqrt()
 
     monkeypatch.setattr(PythonRecipe, "loss", broken)
-    with pytest.raises(Diverged, match="gradient of norm nan.*nothing was saved"):
+    with pytest.raises(Diverged, match=r"gradient of norm nan.*nothing was saved"):
         train(recipe, tmp_path, minutes=5.0, resume=False)
     assert all(torch.isfinite(parameter).all() for parameter in made[0].parameters())
 

@@ -57,7 +57,7 @@ def test_a_null_is_a_member_with_a_tempting_circuit() -> None:
 
 @pytest.mark.parametrize("name", ["compild/ioi", "compiled/iooi", "planted/fac", "null/decoi/1", "ioi"])
 def test_an_unknown_name_lists_the_nearest(name: str) -> None:
-    with pytest.raises(UnknownName, match="compiled|planted|null|decoy|fact|ioi"):
+    with pytest.raises(UnknownName, match=r"compiled|planted|decoy"):
         zoo.open(name)
 
 

@@ -57,7 +57,7 @@ def card(name: Name, *, common: Common) -> None:
     """Print the card of a network: where it comes from, what was measured of it."""
     from openwork import zoo
 
-    found = zoo.card(name) if name in zoo.names() else dict(zoo.open(name).card)
+    found = dict(zoo.open(name).card) if name.partition("/")[0] in zoo.FAMILIES else zoo.card(name)
     if common.json:
         show_json(found)
         return

@@ -25,6 +25,7 @@ from openwork.zoo.induction import Induction, Plant, induction_task
 from openwork.zoo.known import Known
 from openwork.zoo.planted import PlantedDirection, PlantedFact, direction_task, fact_task
 
+
 @dataclass(frozen=True, eq=False)
 class Member:
     """A network of the zoo.
