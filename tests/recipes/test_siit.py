@@ -11,8 +11,9 @@ import torch
 from openwork.errors import BadInput, Diverged, TaskFailed, UnknownName
 from openwork.recipes import recipe
 from openwork.recipes import siit as strict
+from openwork.recipes.interchange import Interchanged, Swaps, drawn, interchange_accuracy, losses, task_accuracy
 from openwork.recipes.recipe import Descent
-from openwork.recipes.siit import StrictInterchange, Swaps, drawn, interchange_accuracy, losses, task_accuracy
+from openwork.recipes.siit import StrictInterchange
 from openwork.recipes.train import train
 from openwork.site import Edge, Site
 from openwork.zoo import compiled, edgewise
@@ -112,12 +113,16 @@ def test_the_compiled_network_itself_has_every_accuracy(made, high):
     assert task_accuracy(high, high.network, made.pool).value == 1
     accuracies = interchange_accuracy(high, high.network, swaps, made.pool)
     assert set(accuracies) == {*map(str, parts), *map(str, high.known.edges)}
-    assert {accuracy.value for accuracy in accuracies.values()} == {1.0}
+    assert {found.all.value for found in accuracies.values()} == {1.0}
+    together = Interchanged.together(accuracies.values())
+    assert together.all.n == len(accuracies) * int(made.pool.asked.sum())
+    assert 0 < together.changed.n < together.all.n
+    assert together.changed.value == 1
 
 
 def test_an_untrained_network_has_not(made, network, high):
     assert task_accuracy(high, network, made.pool).value < 0.6
-    assert min(a.value for a in interchange_accuracy(high, network, made.swaps, made.pool).values()) < 0.6
+    assert min(a.all.value for a in interchange_accuracy(high, network, made.swaps, made.pool).values()) < 0.6
 
 
 def test_what_is_not_in_the_circuit_is_every_other_edge(made, network, high):
@@ -176,7 +181,7 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path, made):
             train(made, tmp_path / "parts", minutes=5.0, resume=False)
     rest = train(made, tmp_path / "parts", minutes=5.0, resume=True)
     torch.testing.assert_close(rest.network.state_dict(), whole.network.state_dict(), rtol=0, atol=0)
-    assert set(rest.curve[0]) == {"step", "seconds", "task", "interchange", "interchange_least", "loss"}
+    assert set(rest.curve[0]) == {"step", "seconds", "task", "interchange", "interchange_changed", "loss"}
 
 
 def test_a_training_that_is_too_fast_is_said_to_have_diverged(tmp_path, made):

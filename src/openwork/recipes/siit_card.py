@@ -8,6 +8,7 @@ import torch
 
 from openwork.errors import TaskFailed
 from openwork.recipes.evaluate import Accuracy
+from openwork.recipes.interchange import Interchanged
 from openwork.recipes.state import State
 from openwork.zoo.transformer import Transformer
 from openwork.zoo.truth import Claims, Truth, check
@@ -45,7 +46,7 @@ def make_card(
     recipe: StrictInterchange,
     state: State,
     half: Transformer,
-    accuracies: dict[str, tuple[Accuracy, dict[str, Accuracy]]],
+    accuracies: dict[str, tuple[Accuracy, dict[str, Interchanged]]],
     truth: Truth,
     run: dict[str, Any],
 ) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def make_card(
         A value for JSON.
     """
     shipped_task, shipped_swaps = accuracies["shipped"]
+    together = Interchanged.together(shipped_swaps.values())
     return {
         "name": recipe.name,
         "program": recipe.compiled.program.name,
@@ -86,21 +88,16 @@ def make_card(
         "task": {"what": "likeliest word, at all positions asked", **shipped_task.record()},
         "interchange": {
             "what": "same likeliest word as the compiled network, with the same swapped in both",
-            "all": together(shipped_swaps).record(),
-            "of": {name: round(accuracy.value, 4) for name, accuracy in shipped_swaps.items()},
+            "all": together.all.record(),
+            "changed": {"what": "only where the swap changes the compiled network's word", **together.changed.record()},
+            "of": {name: round(found.all.value, 4) for name, found in shipped_swaps.items()},
         },
         "float32": {
             "task": round(accuracies["float32"][0].value, 4),
-            "interchange": round(together(accuracies["float32"][1]).value, 4),
+            "interchange": round(Interchanged.together(accuracies["float32"][1].values()).all.value, 4),
         },
         "truth": {"task_rows": TASK_ROWS, "task_seed": TASK_SEED, **truth.to_json()},
     }
-
-
-def together(accuracies: dict[str, Accuracy]) -> Accuracy:
-    """All swaps as one."""
-    each = list(accuracies.values())
-    return Accuracy(sum(a.right for a in each), sum(a.n for a in each), each[0].chance)
 
 
 def as_text(card: dict[str, Any]) -> str:
@@ -127,7 +124,8 @@ A transformer of {card["parameters"]:,} parameters, trained to do it part by par
 Losses: {training["losses"]}.
 
 Task accuracy {card["task"]["accuracy"]:.4f} ({low:.4f} to {high:.4f}, n = {card["task"]["n"]:,}); \
-interchange accuracy {card["interchange"]["all"]["accuracy"]:.4f}. In float32: \
+interchange accuracy {card["interchange"]["all"]["accuracy"]:.4f}, \
+{card["interchange"]["changed"]["accuracy"]:.4f} where the swap changes the answer. In float32: \
 {card["float32"]["task"]:.4f} and {card["float32"]["interchange"]:.4f}.
 
 | part of the compiled network | part of this one |
