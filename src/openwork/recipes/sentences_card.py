@@ -19,7 +19,7 @@ from openwork.task import Metric, Task
 from openwork.tasks.sentences import SENTENCES
 from openwork.worlds.sentences import ABSENT, FACTS, MIX, STATED, World, stream, vocabulary
 
-EXAMPLES = {"fact": 150, "gender": 300}
+EXAMPLES = {"fact": 150, "absent": 300, "gender": 300}
 """Prompts of a behaviour, where fewer than `USUAL` are certain to exist."""
 USUAL = 500
 TEXT = 1000
