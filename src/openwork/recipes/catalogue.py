@@ -43,12 +43,12 @@ TRAINED_PROGRAMS = {
     "fraction": 1200,
     "histogram": 1200,
     "induction": 1200,
-    "ioi": 2000,
+    "ioi": 2500,
     "most-frequent": 1200,
     "reverse": 1200,
-    "sort": 2000,
-    "two-hop": 2000,
-    "unique": 2000,
+    "sort": 2500,
+    "two-hop": 3500,
+    "unique": 2500,
 }
 """Program -> steps in which a network learns it."""
 

@@ -19,7 +19,7 @@ from openwork.circuit import Circuit
 from openwork.errors import UnknownName
 from openwork.network import Network
 from openwork.task import Task
-from openwork.zoo import compiled, nulls
+from openwork.zoo import compiled, nulls, siit
 from openwork.zoo.compiled import Program
 from openwork.zoo.induction import Induction, Plant, induction_task
 from openwork.zoo.known import Known
@@ -193,6 +193,15 @@ def _compiled(name: str) -> Member:
     )  # fmt: skip
 
 
+def _siit(name: str) -> Member:
+    made = siit.open(name)
+    program = made.compiled.program
+    return Member(
+        made.name, "siit", program.description, made.network, made.known, program.task, program.algorithm, program,
+        card=made.card,
+    )  # fmt: skip
+
+
 def _null(name: str) -> Member:
     made = nulls.null(name)
     net = made.open()
@@ -204,6 +213,7 @@ def _null(name: str) -> Member:
 
 FAMILIES = {
     "compiled": Family("programs compiled to weights, plain and in hard forms", compiled.names, _compiled),
+    "siit": Family("networks trained to do the programs part by part", siit.names, _siit),
     "planted": Family("mechanisms written by hand into networks of random weights", lambda: tuple(PLANTED), _planted),
     "null": Family("networks that answer right, and of which a tempting claim is false", nulls.names, _null),
 }
