@@ -32,11 +32,13 @@ class Candidate:
         text: the claim in words.
         effects: of the intervention on each held-out example that it reaches, larger for more of what is claimed.
         controls: the mean effect of each matched control on the same examples.
+        kind: what its controls are matched in, where that differs from those of other candidates.
     """
 
     text: str
     effects: Float[np.ndarray, " example"]
     controls: Float[np.ndarray, " control"]
+    kind: str = ""
 
 
 def claimed(
@@ -58,14 +60,15 @@ def claimed(
     """
     if not candidates:
         return ()
+    kinds = [c.kind or control_kind for c in candidates]
     p = [
-        judge(c.effects, criteria, "held-out", c.controls, control_kind, resamples=RESAMPLES, seed=claims.seed)
+        judge(c.effects, criteria, "held-out", c.controls, kind, resamples=RESAMPLES, seed=claims.seed)
         .measurement.joint_p
-        for c in candidates
+        for c, kind in zip(candidates, kinds, strict=True)
     ]  # fmt: skip
     findings = [
-        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, control_kind, adjusted_p=float(q))
-        for c, q in zip(candidates, benjamini_hochberg(p), strict=True)
+        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, kind, adjusted_p=float(q))
+        for c, kind, q in zip(candidates, kinds, benjamini_hochberg(p), strict=True)
     ]
     return tuple(sorted(findings, key=lambda f: (f.verdict != "supported", -f.estimate)))
 

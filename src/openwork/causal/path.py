@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from openwork.causal.candidates import Candidate, Gap, claimed, held_out_table, require_twins, settings_of
 from openwork.causal.claims import Claims, Standard
+from openwork.causal.controls import KIND
 from openwork.causal.result import Result
 from openwork.causal.routes import Route, Router, Traffic, alike
 from openwork.causal.wiring import Wiring, placed
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 SENDERS = ("blocks.*.attn.z", "blocks.*.mlp.out")
 RECEIVERS = ("blocks.*.attn.q|k|v", "blocks.*.mlp.in", "logits")
 CONTROL = "random paths over as many layers between components of the same kinds"
+UNMOVED = "no edge changes the metric of any example"
 
 
 @dataclass(frozen=True)
@@ -130,18 +133,18 @@ def patch_path(
     others = alike(wiring, route, criteria.controls_needed, np.random.default_rng(method.seed))
     found = router.measure([route, *others], [route.senders], tick)
     settings = _settings(task, method, route.senders, route.receivers)
-    controls = np.abs(found.effects[1:].mean(-1))
     text = f"{route} carries {task.name}"
-    findings = _findings(Claims(net, task, settings, method.seed), criteria, [(text, found.effects[0], controls)])
+    candidate = _candidate(router, route, text, found.effects[0], found.effects[1:], criteria, method.seed)
+    findings = claimed(Claims(net, task, settings, method.seed), criteria, [candidate], CONTROL)
     variables = {
         "value": ("example", found.values[0]),
         "effect": ("example", found.effects[0]),
         "total": ("example", found.totals[0]),
         "claimed": ("claim", [text]),
-        "control_effect": (("claim", "control"), controls[None]),
+        "control_effect": (("claim", "control"), candidate.controls[None]),
     }
     table = xarray.Dataset(variables, _coordinates(found), _attributes(net, task, method, "held-out"))
-    return Result("path patching", findings, table, settings, _remarks(len(others), criteria))
+    return Result("path patching", findings, table, settings)
 
 
 def patch_edges(
@@ -195,7 +198,7 @@ def patch_edges(
     found = router.measure(routes, [(sender,) for sender in writers], tick)
     settings = _settings(task, method, writers, readers)
     claims = Claims(net, task, settings, method.seed)
-    findings, variables, remarks = _strongest(wiring, task, routes, found, claims, method, memory)
+    findings, variables = _strongest(wiring, task, routes, found, claims, method, memory)
     values, change = (np.full((*exists.shape, found.values.shape[1]), np.nan) for _ in range(2))
     values[exists], change[exists] = found.values, found.effects
     both, summary = ("sender", "receiver"), cell_effects(change)
@@ -214,7 +217,8 @@ def patch_edges(
         **_coordinates(found),
     }
     table = xarray.Dataset(variables, coords, _attributes(net, task, method, "find"))
-    return Result("path patching, edge by edge", findings, table, settings, remarks)
+    nothing = method.claims and not np.nan_to_num(change).any()
+    return Result("path patching, edge by edge", findings, table, settings, (UNMOVED,) if nothing else ())
 
 
 def _strongest(
@@ -225,35 +229,44 @@ def _strongest(
     claims: Claims,
     method: PathPatching,
     memory: str | int,
-) -> tuple[tuple[Finding, ...], dict[str, Any], tuple[str, ...]]:
+) -> tuple[tuple[Finding, ...], dict[str, Any]]:
     """Claims about the strongest edges of the find split, on the held-out one."""
     mean = found.effects.mean(-1)
     top = [int(i) for i in np.argsort(-np.abs(mean), kind="stable")[: method.claims] if mean[i]]
     if not top:
-        return (), {}, ("no edge changes the metric of any example",) if method.claims else ()
+        return (), {}
     criteria, random = _criteria(wiring.net, task, method), np.random.default_rng(method.seed)
     others = [alike(wiring, routes[i], criteria.controls_needed, random) for i in top]
     every = list(dict.fromkeys([*(routes[i] for i in top), *(route for some in others for route in some)]))
     nodes = [node for route in every for node in (*route.senders, *route.receivers)]
-    held = _router(wiring, task, "held-out", method, memory, nodes).measure(every)
-    effect_of = dict(zip(every, held.effects, strict=True))
-    stated: list[tuple[str, Any, Any]] = []
+    router = _router(wiring, task, "held-out", method, memory, nodes)
+    effect_of = dict(zip(every, router.measure(every).effects, strict=True))
+    candidates = []
     for i, some in zip(top, others, strict=True):
-        word = "carries" if mean[i] > 0 else "works against"
-        controls = np.array([abs(effect_of[route].mean()) for route in some])
-        stated.append((f"{routes[i]} {word} {task.name}", np.sign(mean[i]) * effect_of[routes[i]], controls))
-    texts, effects, controls = zip(*stated, strict=True)
-    most = max(map(len, controls))
-    padded = [np.pad(c, (0, most - len(c)), constant_values=np.nan) for c in controls]
-    remarks = _remarks(min(map(len, controls)), criteria)
-    return _findings(claims, criteria, stated), held_out_table(texts, effects, padded), remarks
+        route, sign = routes[i], np.sign(mean[i])
+        text = f"{route} {'carries' if sign > 0 else 'works against'} {task.name}"
+        rest = np.array([effect_of[other] for other in some])
+        candidates.append(_candidate(router, route, text, sign * effect_of[route], rest, criteria, method.seed + i))
+    held = held_out_table(
+        [c.text for c in candidates], *([getattr(c, x) for c in candidates] for x in ("effects", "controls"))
+    )
+    return claimed(claims, criteria, candidates, CONTROL), held
 
 
-def _findings(claims: Claims, criteria: Criteria, stated: Sequence[tuple[str, Any, Any]]) -> tuple[Finding, ...]:
-    """Findings about texts with their effects and controls; a text without any control is judged without."""
-    compared = [Candidate(*one) for one in stated if len(one[2])]
-    alone = [claims.claim(text, effects, criteria, "held-out") for text, effects, others in stated if not len(others)]
-    return (*claimed(claims, criteria, compared, CONTROL), *alone)
+def _candidate(
+    router: Router,
+    route: Route,
+    text: str,
+    effects: Float[np.ndarray, " example"],
+    others: Float[np.ndarray, "route example"],
+    criteria: Criteria,
+    seed: int,
+) -> Candidate:
+    """A claim about a route, against others of its shape, or against twins of it where there are too few of these."""
+    if len(others) >= criteria.controls_needed:
+        return Candidate(text, effects, np.abs(others.mean(-1)))
+    twins = router.twins(route, criteria.controls_needed, seed)
+    return Candidate(text, effects, np.abs(twins), f"{KIND}, read along the path")
 
 
 def _router(
@@ -304,12 +317,3 @@ def _coordinates(found: Traffic) -> dict[str, Any]:
     clean, corrupted = (found.gap.sign * x for x in (found.gap.clean, found.gap.corrupted))
     edges = {"base": found.base, "clean": clean, "corrupted": corrupted}
     return {"example": np.arange(len(found.base)), **{name: ("example", x) for name, x in edges.items()}}
-
-
-def _remarks(controls: int, criteria: Criteria) -> tuple[str, ...]:
-    if controls >= criteria.controls_needed:
-        return ()
-    return (
-        f"the network has only {controls} other paths of such a shape to compare with, and {criteria.controls_needed} "
-        "are needed: for want of controls nothing of that shape can be supported",
-    )

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from openwork.causal.candidates import Gap
+from openwork.causal.controls import Twins
 from openwork.causal.wiring import Wiring, layers_of
 from openwork.circuit import Node
 from openwork.edit import Edit, Patch
@@ -142,6 +143,37 @@ class Router:
             tick(done / len(routes))
         turned = gap.sign if self.base == "corrupted" else -gap.sign
         return Traffic(values, turned * (values - unedited), turned * (totals - unedited), unedited, gap)
+
+    def twins(self, route: Route, count: int, seed: int) -> Float[np.ndarray, " control"]:
+        """The mean effects of random twins of a route.
+
+        In each, the senders have as much of another value as they have in the other run, at the same tokens, but in a
+        random direction; the receivers read that.
+
+        Args:
+            route: the route.
+            count: how many twins.
+            seed: of the directions.
+        """
+        net, other = self.wiring.net, "corrupted" if self.base == "clean" else "clean"
+        edits = [Patch(node.site, node.where, source=other) for node in route.senders]
+        twins = Twins(net, self.batch, self.base, edits, seed=seed)
+        written = {node.site.path for node in route.senders}
+        plain = net.run(getattr(self.batch, self.base), keep=sorted({*written, *self.wiring.outs}))
+        gap = Gap.of(net, self.batch, self.metric)
+        unedited = gap.sign * (gap.clean if self.base == "clean" or gap.corrupted is None else gap.corrupted)
+        turned = gap.sign if self.base == "corrupted" else -gap.sign
+        means: list[float] = []
+        step = max(1, self.budget // max(1, sum(self._bytes(self._seen(n).path, plain) for n in route.receivers)))
+        for start in range(0, count, step):
+            sources, cells = {}, []
+            for number in range(start, min(start + step, count)):
+                _, given = twins.twin(number)
+                (donor,) = given.values()
+                sources[f"twin {number}"] = self._recorded(route.senders, [route], plain, donor)
+                cells.append([Patch(self._seen(n), n.where, f"twin {number}") for n in route.receivers])
+            means += (turned * (self._cells(cells, sources) - unedited)).mean(1).tolist()
+        return np.array(means)
 
     def _cells(self, cells: Sequence[Sequence[Edit]], sources: dict[str, Any]) -> Float[np.ndarray, "cell example"]:
         net = self.wiring.net
