@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 
@@ -47,7 +49,7 @@ def test_network_answers_as_the_algorithm_by_ten_nats(member):
 
 def test_interpreter_answers_as_the_algorithm(member):
     program = member.program
-    for row in list(program.rows())[:200]:
+    for row in islice(program.rows(), 50):
         output = program.interpret(row)[program.output.name]
         expected = program.algorithm(row)
         assert [program.word(v) for v, e in zip(output, expected, strict=True) if e] == [e for e in expected if e]

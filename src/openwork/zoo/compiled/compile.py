@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def renamed(variable: Variable, suffix: str, shares: int = 1) -> Variable:
         if isinstance(old, (Tokens, Indices)):
             copies[old] = old
         else:
-            parts = {f.name: _in_terms_of(copies, getattr(old, f.name)) for f in fields(old) if f.init}
+            parts: dict[str, Any] = {f.name: _in_terms_of(copies, getattr(old, f.name)) for f in fields(old) if f.init}
             parts["name"] = old.name + suffix
             if isinstance(old, Aggregate):
                 parts["heads"] = max(1, old.heads // shares)

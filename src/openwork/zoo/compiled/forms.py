@@ -2,13 +2,16 @@
 
     hard = Rotated(seed=1).apply(Distracted().apply(compiled))
 
-*Redundant* and *Distracted* change what is compiled, so they come first; *Compressed*, *Noisy* and *Rotated* change
+*Redundant* and *Distracted* change what is compiled, so they come first; *Compressed*, *Rotated* and *Noisy* change
 weights. Each checks what it made: a network that answers otherwise on some row is an error, not a form.
+
+Redundant and distracted networks have the logits of the plain one, rotated ones up to rounding; in compressed and noisy
+ones all parts interfere a little, and it is the answers that stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,10 +19,11 @@ import torch
 
 from openwork.errors import BadInput, TaskFailed
 from openwork.zoo.compiled.compile import Compiled, Plan, compile_program, renamed
+from openwork.zoo.compiled.compression import shipped, squeeze
 from openwork.zoo.compiled.language import Indices, Tokens, Variable, in_order
 from openwork.zoo.compiled.programs.counting import count_of_same
 from openwork.zoo.compiled.programs.recall import followed, previous
-from openwork.zoo.compiled.rebase import accuracy, checked, copied, rebased
+from openwork.zoo.compiled.rebase import behaves, checked, copied, rebase, rebased
 
 
 class Form(Protocol):
@@ -109,6 +113,42 @@ class Rotated:
 
 
 @dataclass(frozen=True)
+class Compressed:
+    """The residual stream in fewer dimensions than it has directions: superposition.
+
+    Plain programs take the matrices that ship with the zoo. Others (distracted, redundant, rotated) take the closed
+    form of `openwork.zoo.compiled.compression`, which needs more dimensions.
+
+    Args:
+        shares: parts of the width, for the closed form; the first that changes no answer is taken.
+    """
+
+    shares: Sequence[float] = (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+    def apply(self, compiled: Compiled) -> Compiled:
+        """The network in a narrower residual stream.
+
+        Raises:
+            TaskFailed: if all shares change answers.
+            CorruptFile: if the matrices that ship are damaged.
+        """
+        width = compiled.network.config.width
+        if compiled.plan == Plan() and not compiled.forms:
+            found = shipped(compiled.program.name)
+            share = round(found.write.shape[1] / width, 2)
+            return rebased(compiled, found.write, found.read, found.offset, Compressed((share,)))
+        for share in self.shares:
+            found = squeeze(compiled, round(share * width))
+            made = rebase(compiled, found.write, found.read, found.offset, Compressed((share,)))
+            if behaves(made):
+                return made
+        raise TaskFailed(
+            f"expected {compiled.program.name!r} to bear compression to one of the shares {tuple(self.shares)}; all "
+            "change answers: give larger ones"
+        )
+
+
+@dataclass(frozen=True)
 class Noisy:
     """Gaussian noise on every weight, as much as behaviour bears; programs that count bear little.
 
@@ -135,8 +175,7 @@ class Noisy:
                     noise = torch.randn(parameter.shape, generator=generator)
                     parameter += size * parameter.square().mean().sqrt() * noise
             made = replace(compiled, network=network, forms=(*compiled.forms, replace(self, sizes=(size,))))
-            right, asked = accuracy(made)
-            if right == asked:
+            if behaves(made):
                 return made
         raise TaskFailed(
             f"expected {compiled.program.name!r} to bear noise of one of the sizes {tuple(self.sizes)}; all change "
@@ -149,3 +188,13 @@ def _recompiled(compiled: Compiled, plan: Plan, form: Redundant | Distracted) ->
     if rewritten:
         raise BadInput(f"expected {form} before forms that change weights; {rewritten} came first: apply it first")
     return checked(replace(compile_program(compiled.program, plan), forms=(*compiled.forms, form)))
+
+
+FORMS: dict[str, Callable[[], Form]] = {
+    "redundant": Redundant,
+    "distracted": Distracted,
+    "compressed": Compressed,
+    "rotated": Rotated,
+    "noisy": Noisy,
+}
+"""Name -> form, in the order in which they are applied."""

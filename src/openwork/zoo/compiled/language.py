@@ -336,7 +336,7 @@ def in_order(*outputs: Variable) -> tuple[Variable, ...]:
     while waiting:
         variable = waiting.pop()
         if not isinstance(variable, (Tokens, Indices, Map, Aggregate, Share, SelectorWidth)):
-            raise BadInput(f"expected variables of the language; got {variable!r}")
+            raise BadInput(f"expected variables of the language; got {type(variable).__name__} {variable.name!r}")
         if variable not in reads:
             reads[variable] = variable.reads
             waiting.extend(variable.reads)

@@ -42,14 +42,18 @@ def rebased(
     Raises:
         TaskFailed: if it answers otherwise.
     """
+    return checked(rebase(compiled, write, read, offset, form))
+
+
+def rebase(compiled: Compiled, write: Tensor, read: Tensor, offset: Tensor, form: object) -> Compiled:
+    """As `rebased`, without the check."""
     network = in_basis(compiled.network, write, read, offset)
-    write = write.detach().double()
     directions = {
-        name: Direction(d.site, torch.as_tensor(d.array.numpy()).double() @ write, d.origin)
+        name: Direction(d.site, torch.as_tensor(d.array.numpy()).double() @ write.double(), d.origin)
         for name, d in compiled.known.directions.items()
     }
     known = replace(compiled.known, directions=directions)
-    return checked(replace(compiled, network=network, known=known, forms=(*compiled.forms, form)))
+    return replace(compiled, network=network, known=known, forms=(*compiled.forms, form))
 
 
 @torch.no_grad()
@@ -103,13 +107,19 @@ def checked(compiled: Compiled) -> Compiled:
     Raises:
         TaskFailed: if it does not.
     """
-    right, asked = accuracy(compiled)
-    if right < asked:
+    if not behaves(compiled):
+        right, asked = accuracy(compiled)
         raise TaskFailed(
             f"expected {compiled.program.name!r} to behave as before when {compiled.forms[-1]}; {asked - right} of "
             f"{asked} answers changed: make the form milder or take another seed"
         )
     return compiled
+
+
+def behaves(compiled: Compiled) -> bool:
+    """Whether it answers `ROWS` random rows as the program does."""
+    right, asked = accuracy(compiled)
+    return right == asked
 
 
 @torch.no_grad()

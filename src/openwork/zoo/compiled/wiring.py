@@ -47,9 +47,11 @@ class Placement:
     def written_at(self, variable: Variable) -> Site:
         """The site of the residual stream at which a variable first stands."""
         site = self.senders(variable)[0]
-        if site == EMBED:
+        if site.block is None:
             return site
-        return Site(f"blocks.{site.block}.resid_{'post' if isinstance(variable, Map) else 'mid'}")
+        # a layer without an MLP has no middle
+        between = self.maps[site.block] and not isinstance(variable, Map)
+        return Site(f"blocks.{site.block}.resid_{'mid' if between else 'post'}")
 
 
 def place(variables: Sequence[Variable], random_heads: int, rng: np.random.Generator) -> Placement:

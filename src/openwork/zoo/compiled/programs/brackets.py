@@ -50,10 +50,11 @@ def brackets(length: int = 9) -> Program:
         return answers
 
     def sample(rng: np.random.Generator) -> Row:
-        """Brackets that close what is open, but for a mistake now and then."""
+        """Brackets that close what is open, but for a mistake now and then, or any brackets at all."""
         row, stack = [BOS], []
+        mistakes = 1.0 if rng.random() < 0.1 else 0.05
         for _ in range(row_words):
-            if rng.random() < 0.05:
+            if rng.random() < mistakes:
                 row.append(pick(BRACKETS, rng))
             elif stack and rng.random() < 0.65:
                 row.append(stack.pop())
