@@ -108,7 +108,7 @@ def _edges(problem: Problem, terms: Terms, seed: int) -> Answer:
 
 def _knockout(problem: Problem, terms: Terms, seed: int) -> Answer:
     method = Knockout(window=1, heads="each", reading="task", claims=terms.claims, standard=_standard(terms), seed=seed)
-    result = knock_out(problem.net, problem.task, method=method)
+    result = knock_out(problem.net, problem.bare, method=method)
     table = result.table["effect"]
     scores, named = {}, {}
     for place in np.argwhere(np.isfinite(table.to_numpy())):

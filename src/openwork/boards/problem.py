@@ -36,11 +36,13 @@ class Problem:
 
     Args:
         member: network and truth.
-        task: the examples.
+        task: the examples, with the token groups `CHANGED` and `ASKED` beside the task's own.
+        bare: the same with the task's own groups alone.
     """
 
     member: Member
     task: Task
+    bare: Task
 
     @classmethod
     def of(cls, member: Member, n: int, seed: int) -> Problem:
@@ -54,7 +56,7 @@ class Problem:
             name: Inputs(inputs.ids, {**inputs.groups, CHANGED: changed, ASKED: tuple((at,) for at in task.at)})
             for name, inputs in (("clean", task.clean), ("corrupted", task.corrupted))
         }
-        return cls(member, replace(task, **twins))
+        return cls(member, replace(task, **twins), task)
 
     @property
     def net(self) -> Network:

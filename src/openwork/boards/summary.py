@@ -78,16 +78,20 @@ def _row(method: str, entries: Sequence[Entry]) -> Row:
         items=entries[0].items if entries else "",
         asked=len(planted),
         auroc=bootstrap_interval(aurocs) if len(aurocs) > 1 else None,
-        rank=median(ranks) if ranks else None,
+        rank=_median(ranks),
         precision=1 - sum(r.false for r in planted) / supported if supported else None,
         power=_share([r.supported > r.false for r in planted]),
         nulls=len(nulls),
         false=_share([r.false > 0 for r in nulls]),
-        forwards=median(c.forwards for c in costs) if costs else None,
-        seconds=median(c.seconds for c in costs) if costs else None,
-        bytes=median(c.bytes for c in costs) if costs else None,
+        forwards=_median([c.forwards for c in costs]),
+        seconds=_median([c.seconds for c in costs]),
+        bytes=_median([float(c.bytes) for c in costs]),
         refused=len(entries) - len(done),
     )
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(median(values)) if values else None
 
 
 def _share(happened: Sequence[bool]) -> Interval | None:
