@@ -120,6 +120,24 @@ def test_the_compiled_network_itself_has_every_accuracy(made, high):
     assert together.changed.value == 1
 
 
+@torch.no_grad()
+def test_of_a_tie_either_word_is_right():
+    """One of two heads that share their work, swapped, leaves two names equally likely."""
+    ioi = compiled.open("ioi")
+    parts = {node.site: node.site for nodes in ioi.known.roles.values() for node in nodes}
+    swaps, rows = Swaps.of(ioi, ioi.network, Correspondence(parts)), drawn(ioi.program, 40, seed=0)
+    mover = str(ioi.known.roles["name mover"][0].site)
+    other = compiled.open("ioi").network
+    # the two words of a tie change places, and nothing else
+    other.unembed.bias += torch.linspace(0, 1e-3, len(other.unembed.bias))
+    kept = swaps.high[swaps.names.index(mover)]
+    high = edgewise.run(ioi.network, rows.ids)
+    half = edgewise.run(ioi.network, rows.ids, kept, high.contributions.roll(2, 1)).logits[rows.asked].softmax(-1)
+    best, second = half.topk(2).values.T
+    assert (best - second < 0.02).any()
+    assert interchange_accuracy(ioi, other, swaps, rows)[mover].all.value == 1
+
+
 def test_an_untrained_network_has_not(made, network, high):
     assert task_accuracy(high, network, made.pool).value < 0.6
     assert min(a.all.value for a in interchange_accuracy(high, network, made.swaps, made.pool).values()) < 0.6

@@ -43,7 +43,7 @@ TRAINED_PROGRAMS = {
     "fraction": 1200,
     "histogram": 1200,
     "induction": 1200,
-    "ioi": 2500,
+    "ioi": 6000,
     "most-frequent": 1200,
     "reverse": 1200,
     "sort": 2500,

@@ -28,6 +28,9 @@ from openwork.zoo.compiled.program import Row
 from openwork.zoo.siit import Correspondence
 from openwork.zoo.transformer import Transformer
 
+TIE = 0.02
+"""Words whose probabilities differ by less are equally likely."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -194,11 +197,13 @@ def task_accuracy(compiled: Compiled, network: Transformer, rows: Rows) -> Accur
 
 @dataclass(frozen=True)
 class Interchanged:
-    """How often two networks say the same while the same is swapped in both, by what is asked.
+    """How often a network's likeliest word is a likeliest word of the compiled one, the same being swapped in both.
+
+    Half a swap (one of two heads that share their work) may leave the compiled network with a tie; then either is right.
 
     Attributes:
         all: over all positions asked.
-        changed: over those at which the swap changes what the compiled network says.
+        changed: over those at which the compiled network's word without the swap is no longer right.
     """
 
     all: Accuracy
@@ -215,7 +220,7 @@ class Interchanged:
 def interchange_accuracy(
     compiled: Compiled, network: Transformer, swaps: Swaps, rows: Rows, shift: int = 2
 ) -> dict[str, Interchanged]:
-    """How often both networks say the same while the same is swapped in both.
+    """How often both networks say the same while the same is swapped in both, see `Interchanged`.
 
     Args:
         compiled: the program.
@@ -229,12 +234,14 @@ def interchange_accuracy(
     """
     high, low = edgewise.run(compiled.network, rows.ids), edgewise.run(network, rows.ids)
     others = (high.contributions.roll(shift, 1), low.contributions.roll(shift, 1))
-    unswapped, chance = high.logits.argmax(-1), 1 / network.config.vocabulary
+    unswapped, chance = high.logits.argmax(-1, keepdim=True), 1 / network.config.vocabulary
     found = {}
     for name, keep_high, keep_low in zip(swaps.names, swaps.high, swaps.low, strict=True):
-        target = edgewise.run(compiled.network, rows.ids, keep_high, others[0]).logits.argmax(-1)
-        said = edgewise.run(network, rows.ids, keep_low, others[1]).logits.argmax(-1)
-        right, changed = said == target, rows.asked & (target != unswapped)
+        target = edgewise.run(compiled.network, rows.ids, keep_high, others[0]).logits.softmax(-1)
+        said = edgewise.run(network, rows.ids, keep_low, others[1]).logits.argmax(-1, keepdim=True)
+        likeliest = target > target.amax(-1, keepdim=True) - TIE
+        right = likeliest.gather(-1, said)[..., 0]
+        changed = rows.asked & ~likeliest.gather(-1, unswapped)[..., 0]
         both = (Accuracy(int(right[some].sum()), int(some.sum()), chance) for some in (rows.asked, changed))
         found[name] = Interchanged(*both)
     return found

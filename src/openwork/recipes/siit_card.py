@@ -87,9 +87,9 @@ def make_card(
         "goal": GOAL,
         "task": {"what": "likeliest word, at all positions asked", **shipped_task.record()},
         "interchange": {
-            "what": "same likeliest word as the compiled network, with the same swapped in both",
+            "what": "likeliest word is a likeliest of the compiled network, with the same swapped in both",
             "all": together.all.record(),
-            "changed": {"what": "only where the swap changes the compiled network's word", **together.changed.record()},
+            "changed": {"what": "only where the word without the swap is wrong", **together.changed.record()},
             "of": {name: round(found.all.value, 4) for name, found in shipped_swaps.items()},
         },
         "float32": {
