@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from openwork.zoo import nulls
-from openwork.zoo.member import FAMILIES, members
+from openwork.zoo.member import FAMILIES, compiled_forms, members
 
-FORMS = ("distracted", "distracted+rotated", "distracted+noisy", "distracted+compressed", "redundant+distracted")
-"""Of every compiled program. Each has parts that do work of another kind: without any, there is nothing to mistake."""
 QUICK = ("compiled/induction+distracted", "compiled/sort+distracted", "planted/direction")
 
 
@@ -18,6 +16,7 @@ def networks(quick: bool = False) -> list[str]:
     """
     if quick:
         return [*QUICK, *(f"null/{name}" for name in nulls.names(each=1))]
-    compiled = [f"{name}+{form}" for name in members("compiled") if "+" not in name for form in FORMS]
+    # without parts that do other work there is nothing to mistake
+    compiled = [name for name in compiled_forms() if "+distracted" in name]
     rest = [name for family in FAMILIES if family not in ("compiled", "null") for name in members(family)]
     return [*compiled, *rest, *members("null")]

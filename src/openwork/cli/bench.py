@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.text import Text
 
 from openwork.cli.command import Common, command
-from openwork.cli.output import remark, show, show_json
+from openwork.cli.output import remark, show_json
+from openwork.cli.output import show as print_table
 from openwork.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from openwork.boards.schema import Board
 
 RUNS = Path("runs")
 PICTURE = "board.svg"
@@ -37,6 +42,7 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder; runs/bench-BOARD unless given.")] = None,
     workers: Annotated[int, typer.Option(help="Networks worked on at once.")] = 2,
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.")] = 1,
+    show: Annotated[Path | None, typer.Option(help="Print a board.json that is there, and run nothing.")] = None,
     *,
     common: Common,
 ) -> None:
@@ -44,29 +50,49 @@ def bench(
 
     The whole board takes under an hour on two cores and goes on where it stopped.
     """
-    from openwork.boards.frame import RECORD, Terms, compete
-    from openwork.boards.subsets import networks
-    from openwork.boards.summary import families, overall, table
-    from openwork.reports.board import draw_board
+    from openwork.boards.frame import load
 
-    subset = "chosen" if model or method else "quick" if quick else "whole"
-    folder = out or RUNS / f"bench-{board}{'-quick' if quick else ''}"
-    terms = Terms(seeds=tuple(range(common.seed, common.seed + seeds)), workers=workers)
-    with Bar(f"bench {board}", common.quiet) as bar:
-        found = compete(
-            board.value, model or networks(quick), folder, terms, subset=subset, methods=method, tick=bar.tick
-        )
-    picture = draw_board(found, folder / PICTURE)
+    if show is not None:
+        found = load(show)
+    else:
+        subset = "chosen" if model or method else "quick" if quick else "whole"
+        folder = out or RUNS / f"bench-{board}{'-quick' if quick else ''}"
+        found = _run(board.value, subset, model, method, folder, common, workers, seeds)
     if common.json:
         show_json(found.model_dump(mode="json", by_alias=True))
-        return
-    show(table(found))
+    else:
+        _print(found)
+
+
+def _run(
+    board: str,
+    subset: Literal["quick", "whole", "chosen"],
+    models: list[str] | None,
+    methods: list[str] | None,
+    folder: Path,
+    common: Common,
+    workers: int,
+    seeds: int,
+) -> Board:
+    from openwork.boards.frame import RECORD, Terms, compete
+    from openwork.boards.subsets import networks
+    from openwork.reports.board import draw_board
+
+    terms = Terms(seeds=tuple(range(common.seed, common.seed + seeds)), workers=workers)
+    chosen = models or networks(subset == "quick")
+    with Bar(f"bench {board}", common.quiet) as bar:
+        found = compete(board, chosen, folder, terms, subset=subset, methods=methods, tick=bar.tick)
+    remark(f"{folder / RECORD}, {draw_board(found, folder / PICTURE)}")
+    return found
+
+
+def _print(found: Board) -> None:
+    from openwork.boards.summary import families, overall, table
+
+    print_table(table(found))
     for family in families(found):
         if family.startswith("null/"):
-            remark(f"\n{family}")
-            show(table(found, [family]))
+            print_table(Text(f"\n{family}", style="bold"))
+            print_table(table(found, [family]))
     totals = overall(found)
-    remark(
-        f"\n{totals['entries']} entries, {totals['networks']} networks, {totals['core_minutes']:.1f} core minutes; "
-        f"{folder / RECORD}, {picture}"
-    )
+    remark(f"{totals['entries']} entries, {totals['networks']} networks, {totals['core_minutes']:.1f} core minutes")

@@ -7,7 +7,7 @@ member.net, member.task(n=64), member.circuit, member.algorithm
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,10 +20,16 @@ from openwork.errors import UnknownName
 from openwork.network import Network
 from openwork.task import Task
 from openwork.zoo import compiled, nulls, siit
+from openwork.zoo.cards import cards, settled
 from openwork.zoo.compiled import Program
 from openwork.zoo.induction import Induction, Plant, induction_task
 from openwork.zoo.known import Known
 from openwork.zoo.planted import PlantedDirection, PlantedFact, direction_task, fact_task
+
+FORMS = (
+    "", "+distracted", "+distracted+rotated", "+distracted+noisy", "+distracted+compressed", "+redundant+distracted",
+)  # fmt: skip
+"""The forms of every compiled program that have cards. All but the plain one have parts that do other work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +135,22 @@ def open_member(name: str) -> Member:
     Raises:
         UnknownName: if there is none of that name; it lists the nearest.
     """
+    member = open_unsettled(name)
+    card = member.card or cards().get(name, {})
+    return replace(member, card=card, known=settled(member.known, card) if name in cards() else member.known)
+
+
+def open_unsettled(name: str) -> Member:
+    """As `open_member`, with all of the answer as it was made, whatever the card says of its truth."""
     family, _, rest = name.partition("/")
     if not rest and family not in FAMILIES:
         raise UnknownName.among("network with a known answer", name, members())
     return _family(family).open(rest)
+
+
+def compiled_forms() -> list[str]:
+    """Every program plain and in the forms that have cards."""
+    return [f"compiled/{program}{form}" for program in compiled.names() for form in FORMS]
 
 
 def require_member(name: str) -> None:
@@ -178,7 +196,7 @@ PLANTED: dict[str, tuple[str, Callable[[], Any], Callable[[Any, int, int], Task]
     ),
     "fact": (
         "a subject's attribute, stored in one MLP and moved to the end by one head",
-        lambda: PlantedFact(subjects=128),
+        lambda: PlantedFact(subjects=128, noise=0.03),
         lambda made, n, seed: fact_task(made, n, seed),
     ),
 }

@@ -351,7 +351,8 @@ def _record(effect: Effect) -> dict[str, Any]:
 
 
 def _named(name: str, direction: Direction) -> str:
-    return f"{name} at {direction.site}"
+    at = f" at {direction.site}"
+    return name.removesuffix(at) + at
 
 
 def _without_nodes(network: Transformer, nodes: Sequence[Site]) -> Forward:
