@@ -16,9 +16,6 @@ from openwork.zoo.compiled.program import Program
 from openwork.zoo.compiled.wiring import Placement
 from openwork.zoo.transformer import MLP, Attention, Block, Transformer, TransformerConfig
 
-UNREAD = 8
-"""Channels that random heads write and nothing reads, after those of the basis."""
-
 
 def assemble(
     placement: Placement,
@@ -39,11 +36,10 @@ def assemble(
         rng: of the heads that compute nothing.
     """
     mlps = [[units(v, basis) for v in layer] for layer in placement.maps]
-    random = any(owner is None for layer in placement.heads for owner in layer)
     config = TransformerConfig(
         vocabulary=words,
         context=basis.positions,
-        width=basis.width + UNREAD * random,
+        width=basis.width,
         heads=[len(layer) for layer in placement.heads],
         mlp=[sum(len(part.up) for part in layer) for layer in mlps],
         head_width=max((each.channels for each in heads.values()), default=1),
@@ -58,7 +54,7 @@ def assemble(
         for number, owner in enumerate(owners):
             rows = slice(number * config.head_width, (number + 1) * config.head_width)
             if owner is None:
-                _write_random_head(block.attn, rows, basis.width, rng)
+                _write_random_head(block.attn, rows, basis, rng)
             else:
                 _write_head(block.attn, rows, heads[owner])
         if parts:
@@ -68,8 +64,8 @@ def assemble(
 
 def embed(network: Transformer, basis: Basis, tokens: Variable, indices: Variable) -> None:
     """Write the embeddings of words and positions."""
-    _write(network.tokens.weight[:, : basis.width], basis.space(tokens))
-    _write(network.places.weight[:, : basis.width], basis.space(indices))
+    _write(network.tokens.weight, basis.space(tokens))
+    _write(network.places.weight, basis.space(indices))
 
 
 @torch.no_grad()
@@ -77,7 +73,7 @@ def unembed(network: Transformer, basis: Basis, output: Variable, program: Progr
     """Let the word for each value of `output` have `lead` as its logit, beside what it has already."""
     for value in output.values:
         answer = program.domain.words.index(program.word(value))
-        network.unembed.weight[answer, : basis.width] += torch.tensor(lead * basis.direction(output, value))
+        network.unembed.weight[answer] += torch.tensor(lead * basis.direction(output, value))
 
 
 def blocks(network: Transformer) -> list[Block]:
@@ -86,30 +82,29 @@ def blocks(network: Transformer) -> list[Block]:
 
 
 def _write_head(attention: Attention, rows: slice, head: Head) -> None:
-    width, channels = head.q.shape[1], rows.stop - rows.start
-    scoring, moving = slice(rows.start, rows.start + len(head.q)), slice(rows.start, rows.start + len(head.v))
-    _write(attention.q.weight[scoring, :width], channels**0.5 * head.q)
-    _write(attention.q.bias[scoring], channels**0.5 * head.q_bias)
-    _write(attention.k.weight[scoring, :width], head.k)
-    _write(attention.k.bias[scoring], head.k_bias)
-    _write(attention.v.weight[moving, :width], head.v)
-    _write(attention.o.weight[:width, moving], head.o.T)
-
-
-def _write_random_head(attention: Attention, rows: slice, width: int, rng: np.random.Generator) -> None:
-    """A head that looks somewhere and moves something, into channels that nothing reads."""
     channels = rows.stop - rows.start
+    scoring, moving = slice(rows.start, rows.start + len(head.q)), slice(rows.start, rows.start + len(head.v))
+    _write(attention.q.weight[scoring], channels**0.5 * head.q)
+    _write(attention.q.bias[scoring], channels**0.5 * head.q_bias)
+    _write(attention.k.weight[scoring], head.k)
+    _write(attention.k.bias[scoring], head.k_bias)
+    _write(attention.v.weight[moving], head.v)
+    _write(attention.o.weight[:, moving], head.o.T)
+
+
+def _write_random_head(attention: Attention, rows: slice, basis: Basis, rng: np.random.Generator) -> None:
+    """A head that looks somewhere and moves something, into channels that nothing reads."""
+    channels, unread = rows.stop - rows.start, basis.unread.stop - basis.unread.start
     for linear in (attention.q, attention.k, attention.v):
-        _write(linear.weight[rows, :width], rng.normal(size=(channels, width)))
-    _write(attention.o.weight[width:, rows], rng.normal(size=(UNREAD, channels)) / channels**0.5)
+        _write(linear.weight[rows, : basis.unread.start], rng.normal(size=(channels, basis.unread.start)))
+    _write(attention.o.weight[basis.unread, rows], rng.normal(size=(unread, channels)) / channels**0.5)
 
 
 def _write_units(mlp: MLP, parts: list[Units]) -> None:
-    width = parts[0].up.shape[1]
-    _write(mlp.up.weight[:, :width], np.vstack([part.up for part in parts]))
+    _write(mlp.up.weight, np.vstack([part.up for part in parts]))
     _write(mlp.up.bias, np.concatenate([part.up_bias for part in parts]))
-    _write(mlp.down.weight[:width], np.vstack([part.down for part in parts]).T)
-    _write(mlp.down.bias[:width], np.sum([part.down_bias for part in parts], axis=0))
+    _write(mlp.down.weight, np.vstack([part.down for part in parts]).T)
+    _write(mlp.down.bias, np.sum([part.down_bias for part in parts], axis=0))
 
 
 @torch.no_grad()

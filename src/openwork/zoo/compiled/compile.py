@@ -27,6 +27,8 @@ from openwork.zoo.transformer import Transformer
 
 LEAD = 10.0
 """Logit of the answer; that of every other word is 0."""
+UNREAD = 8
+"""Channels that random heads write and nothing reads."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def compile_program(program: Program, plan: Plan = Plan()) -> Compiled:
     used, everything = in_order(tokens, indices, *outputs), in_order(tokens, indices, *outputs, *plan.idle)
     rng = np.random.default_rng(plan.seed)
     placement = place(everything, plan.random_heads, rng)
-    basis = Basis(everything, plan.width)
+    basis = Basis(everything, plan.width, UNREAD if plan.random_heads else 0)
     parts = {v: head(v, basis, indices) for layer in placement.heads for v in layer if v is not None}
     network = assemble(placement, parts, basis, words=len(program.domain.words), causal=program.causal, rng=rng)
     embed(network, basis, tokens, indices)

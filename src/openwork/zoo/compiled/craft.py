@@ -42,13 +42,14 @@ class Basis:
 
     Args:
         variables: whose spaces it is the sum of, indices among them.
-        width: channels; as many as directions unless given, zero beyond them.
+        width: channels; as many as are needed unless given, zero beyond these.
+        unread: channels after the directions, for what nothing is to read.
 
     Raises:
         BadInput: if there are more directions than channels.
     """
 
-    def __init__(self, variables: Sequence[Variable], width: int | None = None):
+    def __init__(self, variables: Sequence[Variable], width: int | None = None, unread: int = 0):
         self.names: list[str] = []
         self._start: dict[Variable, int] = {}
         for variable in variables:
@@ -56,10 +57,12 @@ class Basis:
             single = isinstance(variable, Numerical)
             self.names += [variable.name] if single else [f"{variable.name}={value}" for value in variable.values]
         (self.positions,) = (v.context for v in variables if isinstance(v, Indices))
-        self.width = len(self.names) if width is None else width
-        if self.width < len(self.names):
+        needed = len(self.names) + unread
+        self.unread = slice(len(self.names), needed)
+        self.width = needed if width is None else width
+        if self.width < needed:
             raise BadInput(
-                f"expected a basis of at least {len(self.names)} directions for the program's variables "
+                f"expected a basis of at least {needed} directions for the program's variables "
                 f"{[v.name for v in variables]}; got width {width}: give more, or compress the compiled network"
             )
 

@@ -16,7 +16,7 @@ from openwork.zoo.compiled.assemble import blocks
 from openwork.zoo.compiled.compile import Compiled
 from openwork.zoo.transformer import Transformer
 
-ROWS = 500
+ROWS = 1500
 """Rows on which the behaviour of a form is checked."""
 
 
