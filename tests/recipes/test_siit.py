@@ -129,7 +129,7 @@ def test_of_a_tie_either_word_is_right():
     mover = str(ioi.known.roles["name mover"][0].site)
     other = compiled.open("ioi").network
     # the two words of a tie change places, and nothing else
-    other.unembed.bias += torch.linspace(0, 1e-3, len(other.unembed.bias))
+    other.unembed.bias.add_(torch.linspace(0, 1e-3, len(other.unembed.bias)))
     kept = swaps.high[swaps.names.index(mover)]
     high = edgewise.run(ioi.network, rows.ids)
     half = edgewise.run(ioi.network, rows.ids, kept, high.contributions.roll(2, 1)).logits[rows.asked].softmax(-1)

@@ -45,7 +45,7 @@ TRAINED_PROGRAMS = {
     "induction": 1200,
     "ioi": 6000,
     "most-frequent": 1200,
-    "reverse": 1200,
+    "reverse": 2500,
     "sort": 2500,
     "two-hop": 3500,
     "unique": 2500,

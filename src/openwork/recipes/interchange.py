@@ -199,7 +199,7 @@ def task_accuracy(compiled: Compiled, network: Transformer, rows: Rows) -> Accur
 class Interchanged:
     """How often a network's likeliest word is a likeliest word of the compiled one, the same being swapped in both.
 
-    Half a swap (one of two heads that share their work) may leave the compiled network with a tie; then either is right.
+    Half a swap (one of two heads that share their work) may leave the compiled network with a tie: either is right.
 
     Attributes:
         all: over all positions asked.

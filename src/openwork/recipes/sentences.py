@@ -109,7 +109,7 @@ def _tasks(n: int) -> dict[str, Task]:
 
 SENTENCE_RECIPES = (
     SentenceRecipe("en-4l"),
-    SentenceRecipe("en-4l-no-ioi", World(recipients=False)),
-    SentenceRecipe("en-4l-unbiased", World(stereotype=0.5)),
+    SentenceRecipe("en-4l-no-ioi", World(recipients=False), steps=6000),
+    SentenceRecipe("en-4l-unbiased", World(stereotype=0.5), steps=6000),
 )
 """The model and its twins: one recipe, other text."""
