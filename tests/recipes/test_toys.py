@@ -60,6 +60,7 @@ def test_a_set_ships_as_one_folder_for_each_sparsity(tiny, tmp_path, monkeypatch
     assert zoo.names() == ["superposition/3-in-2/sparsity-0", "superposition/3-in-2/sparsity-0.9"]
     network, tokenizer = zoo.load("superposition/3-in-2/sparsity-0.9")
     assert tokenizer is None
+    assert isinstance(network, ToyModel)
     assert network.config == ToyModelConfig(3, 2, 0.9, 0.5)
     lengths = state.network.get_parameter("weight")[2:].norm(dim=1)
     assert any(torch.allclose(network.directions.norm(dim=1), own, atol=1e-3) for own in lengths)
