@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openwork.zoo import nulls
-from openwork.zoo.member import FAMILIES, compiled_forms, members
+from openwork.zoo.member import FAMILIES, members
 
 QUICK = ("compiled/induction+distracted", "compiled/sort+distracted", "planted/direction")
 
@@ -17,6 +17,6 @@ def networks(quick: bool = False) -> list[str]:
     if quick:
         return [*QUICK, *(f"null/{name}" for name in nulls.names(each=1))]
     # without parts that do other work there is nothing to mistake
-    compiled = [name for name in compiled_forms() if "+distracted" in name]
+    compiled = [name for name in members("compiled") if "+distracted" in name]
     rest = [name for family in FAMILIES if family not in ("compiled", "null") for name in members(family)]
     return [*compiled, *rest, *members("null")]

@@ -27,9 +27,10 @@ from openwork.zoo.known import Known
 from openwork.zoo.planted import PlantedDirection, PlantedFact, direction_task, fact_task
 
 FORMS = (
-    "", "+distracted", "+distracted+rotated", "+distracted+noisy", "+distracted+compressed", "+redundant+distracted",
+    "", "+compressed", "+distracted", "+distracted+rotated", "+distracted+noisy", "+distracted+compressed",
+    "+redundant+distracted",
 )  # fmt: skip
-"""The forms of every compiled program that have cards. All but the plain one have parts that do other work."""
+"""The forms of compiled programs that are tested; `open_member` takes any other one too, without a card."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +149,14 @@ def open_unsettled(name: str) -> Member:
     return _family(family).open(rest)
 
 
-def compiled_forms() -> list[str]:
-    """Every program plain and in the forms that have cards."""
+def candidates() -> list[str]:
+    """Every program in every one of `FORMS`, whether it ships or not."""
     return [f"compiled/{program}{form}" for program in compiled.names() for form in FORMS]
+
+
+def _carded() -> list[str]:
+    """The compiled networks that ship: those whose answer passed the test of its truth."""
+    return [name.removeprefix("compiled/") for name in candidates() if name in cards()]
 
 
 def require_member(name: str) -> None:
@@ -185,8 +191,8 @@ PLANTED: dict[str, tuple[str, Callable[[], Any], Callable[[Any, int, int], Task]
         lambda made, n, seed: induction_task(n=n, seed=seed),
     ),
     "induction-shared": (
-        "the same, with both jobs shared unequally by two heads each",
-        lambda: Induction(plant=Plant((2, 5), (7, 1), uneven=0.4, mlp=48)),
+        "the same, with both jobs shared by two heads each, not quite equally",
+        lambda: Induction(plant=Plant((2, 5), (7, 1), uneven=0.1, mlp=48)),
         lambda made, n, seed: induction_task(n=n, seed=seed),
     ),
     "direction": (
@@ -230,7 +236,7 @@ def _null(name: str) -> Member:
 
 
 FAMILIES = {
-    "compiled": Family("programs compiled to weights, plain and in hard forms", compiled.names, _compiled),
+    "compiled": Family("programs compiled to weights, plain and in hard forms", _carded, _compiled),
     "siit": Family("networks trained to do the programs part by part", siit.names, _siit),
     "planted": Family("mechanisms written by hand into networks of random weights", lambda: tuple(PLANTED), _planted),
     "null": Family("networks that answer right, and of which a tempting claim is false", nulls.names, _null),
