@@ -43,7 +43,7 @@ def test_exact_forms_keep_the_logits(name, form):
     torch.testing.assert_close(logits(hard.network, plain), logits(plain.network, plain), atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", [*compiled.names(), "ioi+distracted+rotated", "sort+redundant+rotated+noisy"])
+@pytest.mark.parametrize("name", [*compiled.names(), "ioi+distracted+rotated", "fraction+distracted+compressed"])
 def test_known_edges_and_nodes_are_true_and_all_the_others_are_not(name):
     member = compiled.open(name)
     found = check(member.network, member.program.task(64), Claims.of(member.known), FEW)
@@ -130,7 +130,7 @@ def test_noise_is_on_every_weight_and_a_part_of_its_size():
 @pytest.mark.parametrize("name", SOME)
 def test_compressed_has_fewer_dimensions_than_directions(name):
     plain, hard = compiled.open(name), compiled.open(f"{name}+compressed")
-    most = {"brackets": 0.75, "reverse": 0.9, "sort": 0.86, "unique": 0.91}.get(name, 0.66)
+    most = {"brackets": 0.81, "sort": 0.86, "unique": 0.91}.get(name, 0.66)
     assert hard.network.config.width <= most * plain.network.config.width
 
 

@@ -12,7 +12,7 @@ regression for the multivariate linear model (the closed form).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from openwork.errors import CorruptFile, UnknownName
+from openwork.zoo import edgewise
 from openwork.zoo.compiled.assemble import blocks
 from openwork.zoo.compiled.compile import Compiled
 from openwork.zoo.transformer import Attention, Transformer
@@ -48,7 +49,7 @@ class SqueezeSettings:
     """
 
     steps: int = 0
-    rows: int = 4000
+    rows: int = 2000
     rate: float = 0.01
     power: int = 4
     seed: int = 1
@@ -82,19 +83,22 @@ class Reading:
     map: Float[Tensor, "width output"]
 
 
-def squeeze(compiled: Compiled, width: int, settings: SqueezeSettings = SqueezeSettings()) -> Squeeze:
+def squeezes(
+    compiled: Compiled, widths: Iterable[int], settings: SqueezeSettings = SqueezeSettings()
+) -> Iterator[Squeeze]:
     """The matrices that squeeze a network into fewer channels.
 
     Args:
         compiled: the network.
-        width: channels to squeeze it into.
+        widths: channels to squeeze it into, one after the other.
         settings: the knobs.
     """
     program = compiled.program
     rows = program.rows(most=settings.rows, otherwise=settings.rows, seed=settings.seed)
     parts = list(_readings(compiled.network, torch.tensor(program.encode(rows))))
-    first = _closed_form(parts, width)
-    return _descended(first, parts, settings) if settings.steps else first
+    for width in widths:
+        first = _closed_form(parts, width)
+        yield _descended(first, parts, settings) if settings.steps else first
 
 
 def shipped(program: str) -> Squeeze:
@@ -116,20 +120,28 @@ def shipped(program: str) -> Squeeze:
 
 @torch.no_grad()
 def _readings(network: Transformer, ids: Int[Tensor, "row position"]) -> Iterator[Reading]:
-    """Every reader of a network with what it reads on some rows."""
-    x = network.embed(ids, torch.arange(ids.shape[1])[None])
+    """Every reader of a network with what it reads: on some rows, and where each part wrote on a row of its own.
+
+    The latter keeps parts apart that say the same of a row: without, what one of them wrote may come to be read from
+    the other, and the answer is no longer known.
+    """
+    wrote = edgewise.run(network, ids).contributions
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.stack([part[torch.randperm(len(ids), generator=generator)] for part in wrote])
+    so_far = 1
     for block in blocks(network):
         if hasattr(block, "attn"):
-            yield _reading(x, *_attention_map(block.attn, x))
-            x = x + block.attn(x)
+            maps = _attention_map(block.attn, wrote[:so_far].sum(0))
+            yield _reading((wrote[:so_far], mixed[:so_far]), *maps)
+            so_far += block.attn.heads
         if hasattr(block, "mlp"):
-            yield _reading(x, block.mlp.up.weight.T / UNIT)
-            x = x + block.mlp(x)
-    yield _reading(x, network.unembed.weight.T / LOGIT)
+            yield _reading((wrote[:so_far], mixed[:so_far]), block.mlp.up.weight.T / UNIT)
+            so_far += 1
+    yield _reading((wrote, mixed), network.unembed.weight.T / LOGIT)
 
 
-def _reading(x: Float[Tensor, "row position width"], *maps: Float[Tensor, "width _"]) -> Reading:
-    states = x.flatten(0, 1).double()
+def _reading(written: Sequence[Float[Tensor, "sender row position width"]], *maps: Float[Tensor, "width _"]) -> Reading:
+    states = torch.cat([parts.sum(0).flatten(0, 1) for parts in written]).double()
     # states are told apart by a random projection, as sorting whole states takes long
     along = torch.randn(states.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     _, which = (states @ along).round(decimals=4).unique(return_inverse=True)

@@ -19,7 +19,7 @@ import torch
 
 from openwork.errors import BadInput, TaskFailed
 from openwork.zoo.compiled.compile import Compiled, Plan, compile_program, renamed
-from openwork.zoo.compiled.compression import shipped, squeeze
+from openwork.zoo.compiled.compression import shipped, squeezes
 from openwork.zoo.compiled.language import Indices, Tokens, Variable, in_order
 from openwork.zoo.compiled.programs.counting import count_of_same
 from openwork.zoo.compiled.programs.recall import followed, previous
@@ -137,8 +137,7 @@ class Compressed:
             found = shipped(compiled.program.name)
             share = round(found.write.shape[1] / width, 2)
             return rebased(compiled, found.write, found.read, found.offset, Compressed((share,)))
-        for share in self.shares:
-            found = squeeze(compiled, round(share * width))
+        for share, found in zip(self.shares, squeezes(compiled, (round(s * width) for s in self.shares)), strict=True):
             made = rebase(compiled, found.write, found.read, found.offset, Compressed((share,)))
             if behaves(made):
                 return made
