@@ -87,8 +87,15 @@ def test_the_twins_have_the_recipe_of_the_model_and_other_text():
     model, *twins = SENTENCE_RECIPES
     assert {model.name, *(twin.name for twin in twins)} <= set(RECIPES)
     for twin in twins:
-        assert replace(twin, name=model.name, world=model.world) == model
+        assert replace(twin, name=model.name, world=model.world, steps=model.steps) == model
+        assert twin.steps >= model.steps
         assert twin.world != model.world
+
+
+@pytest.mark.extended
+def test_a_card_has_as_many_different_prompts_as_it_asks_for():
+    tasks = sentences_card.behaviours(sentence_tokenizer())
+    assert all(len(set(task.clean.ids)) >= 100 for task in tasks.values())
 
 
 def test_what_was_trained_ships_with_its_card(tmp_path, monkeypatch):

@@ -110,6 +110,9 @@ def _tasks(n: int) -> dict[str, Task]:
 SENTENCE_RECIPES = (
     SentenceRecipe("en-4l"),
     SentenceRecipe("en-4l-no-ioi", World(recipients=False), steps=6000),
-    SentenceRecipe("en-4l-unbiased", World(stereotype=0.5), steps=6000),
+    SentenceRecipe("en-4l-unbiased", World(stereotype=0.5)),
 )
-"""The model and its twins: one recipe, other text."""
+"""The model and its twins: one recipe, other text.
+
+Without indirect objects multiple choice does not form in 4,000 steps, so that this twin is given longer.
+"""
