@@ -23,6 +23,7 @@ from openwork.network import Network
 from openwork.site import Where
 from openwork.task import Task
 from openwork.zoo.induction import Induction, Plant, induction_task
+from openwork.zoo.transformer import Transformer, TransformerConfig
 
 from ..network import tiny
 
@@ -357,3 +358,19 @@ def test_inputs_that_are_no_tokens() -> None:
     images = Task.from_tensors(pixels[0], pixels[1], [0, 1, 2, 3], [1, 2, 3, 4], held_out=[2, 3])
     with pytest.raises(BadInput, match="expected inputs of tokens"):
         knock_out(opened("vit"), images, [(0, 1)])
+
+
+def test_layers_with_fewer_heads_leave_their_places_empty() -> None:
+    config = TransformerConfig(vocabulary=11, context=5, width=12, heads=(1, 3), mlp=(0, 0), head_width=4)
+    torch.manual_seed(0)
+    net = network.open(Transformer(config).eval(), example={"input_ids": torch.arange(5)[None]})
+    ids = torch.randint(0, 11, (8, 5), generator=torch.Generator().manual_seed(0))
+    groups = {"first": [[1]] * 8, "end": [[4]] * 8}
+    task = Task.from_tokens(ids, ids.flip(0), ids[:, 0], ids.flip(0)[:, 0], groups=groups)
+    method = Knockout(window=1, heads="each", reading="task", claims=0)
+    table = knock_out(net, task, [("end", "first")], method).table
+    assert np.isfinite(table["effect"].to_numpy()[0]).tolist() == [[True, False, False], [True, True, True]]
+    single = knock_out(net, task, [("end", "first")], Knockout(window=1, reading="task", claims=0)).table
+    np.testing.assert_allclose(table["effect"].to_numpy()[0, 0, 0], single["effect"].to_numpy()[0, 0], atol=1e-6)
+    with pytest.raises(BadInput, match="below 1"):
+        cut(net, "end", "first", [0], [2])

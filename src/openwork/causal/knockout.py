@@ -120,7 +120,9 @@ def cut(net: Network, queries: Any, keys: Any, layers: Iterable[int], heads: Ite
     sites = scores_of(net, wanted)
     if not sites:
         raise BadInput(f"expected layers with attention; blocks {wanted} have none")
-    sites = [site for path in sites for site in net.map.resolve(Site(path.path, index))]
+    # layers may have fewer heads than others; a head that none of them has is an error
+    having = [path for path in sites if max(index, default=0) < net.parts(path.path)] or sites
+    sites = [site for path in having for site in net.map.resolve(Site(path.path, index))]
     return [KnockOut(site, queries, keys=Where.of(keys)) for site in sites]
 
 
@@ -173,8 +175,12 @@ def knock_out(
     if method.heads == "each":
         heads = [(head,) for head in range(max(net.parts(site) for site in scores_of(net, attended(net))))]
     centres = [c for c in range(net.n_blocks) if scores_of(net, method.layers(c, net.n_blocks))]
-    places = [(p, c, h) for p in range(len(named)) for c in range(len(centres)) for h in range(len(heads))]
-    cells = [cut(net, *named[p], method.layers(centres[c], net.n_blocks), heads[h]) for p, c, h in places]
+    windows = [method.layers(centre, net.n_blocks) for centre in centres]
+    widest = [max(net.parts(site.path) for site in scores_of(net, window)) for window in windows]
+    # a head that no layer of a window has leaves its places empty
+    there = [(c, h) for c in range(len(centres)) for h in range(len(heads)) if max(heads[h], default=0) < widest[c]]
+    places = [(p, c, h) for p in range(len(named)) for c, h in there]
+    cells = [cut(net, *named[p], windows[c], heads[h]) for p, c, h in places]
     found = measure(net, find, metric, cells, memory=memory, tick=tick)
     reached = np.array([[bool(own.any()) for own in cutting[p]] for p, _, _ in places])
     lost = np.where(reached, sign_of(metric) * (found.base - found.values), np.nan)
@@ -185,24 +191,27 @@ def knock_out(
     stated = []
     for i, sign in zip(chosen, signs, strict=True):
         pair, centre, head = places[i]
-        where = _place(method.layers(centres[centre], net.n_blocks), heads[head])
+        where = _place(windows[centre], heads[head])
         word = "is needed for" if sign > 0 else "stands in the way of"
         stated.append((named[pair], cells[i], f"{labels[pair]} in {where}, which {word} {task.name}"))
     findings, variables, remarks = _claimed(
         net, task, stated, signs, metric, float(np.abs(found.base).mean()), claims, method
     )
-    shape = (len(named), len(centres), len(heads))
     axes = ("pair", "centre", "head")
+
+    def laid_out(of_places: np.ndarray) -> np.ndarray:
+        out = np.full((len(named), len(centres), len(heads), *of_places.shape[1:]), np.nan)
+        out[tuple(np.transpose(places))] = of_places
+        return out
+
     with np.errstate(divide="ignore", invalid="ignore"):
         change = np.where(reached, found.values - found.base, np.nan)
         each = np.where(found.base == 0, np.nan, 100 * change / found.base)
         means = 100 * _mean(change) / _mean(np.where(reached, found.base, np.nan))
     summary = {**cell_effects(lost), "percent": _mean(each), "percent_of_mean": means}
-    variables |= {name: (axes, x.reshape(shape)) for name, x in summary.items()}
-    values = np.where(reached, found.values, np.nan)
-    variables["value"] = ((*axes, "example"), values.reshape(*shape, -1))
+    variables |= {name: (axes, laid_out(x)) for name, x in summary.items()}
+    variables["value"] = ((*axes, "example"), laid_out(np.where(reached, found.values, np.nan)))
     variables["edges"] = (("pair", "example"), [[int(own.sum()) for own in one] for one in cutting])
-    windows = [method.layers(c, net.n_blocks) for c in centres]
     coords = {
         "pair": labels, "queries": ("pair", [said(q) for q, _ in named]), "keys": ("pair", [said(k) for _, k in named]),
         "centre": centres, "first_layer": ("centre", [w[0] for w in windows]),
