@@ -13,7 +13,10 @@ def test_every_program_has_a_recipe_and_ships():
     assert sorted(RECIPE) == compiled.names()
     for name in compiled.names():
         width = compiled.open(name).network.config.width
-        assert shipped(name).write.shape == (width, round(RECIPE[name][0] * width))
+        before, after = shipped(name).write.shape
+        assert before == width
+        # fewer where the readers need no more
+        assert 0.9 * RECIPE[name][0] * width < after <= round(RECIPE[name][0] * width)
 
 
 @pytest.mark.parametrize("name", ["fraction", pytest.param("addition", marks=pytest.mark.extended)])
