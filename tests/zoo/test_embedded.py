@@ -99,7 +99,7 @@ def test_cards_name_no_place_of_the_machine_that_made_them(name):
 
 def test_checkpoints_show_induction_being_born():
     steps = zoo.checkpoints("py-attn2")
-    assert len(steps) >= 12
+    assert len(steps) == 10
     assert steps[0] == "step-0"
     accuracies = [induction(f"py-attn2@{step}", rows=4) for step in steps]
     assert accuracies[0] < 0.05

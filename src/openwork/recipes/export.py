@@ -18,7 +18,7 @@ from openwork.recipes.state import CURVE, checkpoint_path, save_half
 from openwork.store.files import read_json, write_json, write_text
 from openwork.zoo.embedded import CHECKPOINTS, MODEL, config
 
-SHIPPED_CHECKPOINTS = 12
+SHIPPED_CHECKPOINTS = 10
 
 
 def write_model(
@@ -92,8 +92,8 @@ def around_the_rise(curve: list[dict[str, float | int]], plan: Plan, n: int = SH
         n: how many steps to choose.
 
     Returns:
-        The untrained network, n - 4 steps spread evenly over the rise from 2 % to 90 % of the highest accuracy
-        reached while checkpoints were kept, the last one before it at half that time, and two after it.
+        The untrained network, n - 2 steps spread evenly over the rise from 2 % to 90 % of the highest accuracy reached
+        while checkpoints were kept, and the last one kept.
 
     Raises:
         BadInput: if fewer steps than that were kept.
@@ -107,8 +107,8 @@ def around_the_rise(curve: list[dict[str, float | int]], plan: Plan, n: int = SH
     def nearest(step: float) -> int:
         return min(steps, key=lambda kept_step: abs(kept_step - step))
 
-    rise = [nearest(first + (last - first) * i / (n - 5)) for i in range(n - 4)]
-    chosen = sorted({0, nearest(first / 2), *rise, nearest((last + steps[-1]) / 2), steps[-1]})
+    rise = [nearest(first + (last - first) * i / (n - 3)) for i in range(n - 2)]
+    chosen = sorted({0, *rise, steps[-1]})
     if len(chosen) < n:
         raise BadInput(f"expected {n} checkpoints around the rise of induction, found {len(chosen)}: keep them denser")
     return chosen
