@@ -45,6 +45,7 @@ TRAINED_PROGRAMS = {
     "induction": 1200,
     "ioi": 6000,
     "most-frequent": 1200,
+    # with seed 1: that of seed 0 fails the truth test on rows of very different length
     "reverse": 2500,
     "sort": 2500,
     "two-hop": 3500,
