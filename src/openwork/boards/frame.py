@@ -50,7 +50,7 @@ class Terms:
     """
 
     examples: int = 64
-    alpha: float = 0.05
+    alpha: float = 0.1
     claims: int = 3
     seeds: Sequence[int] = (0,)
     workers: int = 2
