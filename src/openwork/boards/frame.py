@@ -49,7 +49,7 @@ class Terms:
         BadInput: a knob outside its range.
     """
 
-    examples: int = 64
+    examples: int = 48
     alpha: float = 0.1
     claims: int = 3
     seeds: Sequence[int] = (0,)

@@ -11,7 +11,6 @@ from openwork.boards.problem import CHANGED, Problem, edge_name, look_name, subl
 from openwork.boards.scoring import Answer
 from openwork.causal.ablate import Ablation, ablate
 from openwork.causal.claims import Standard
-from openwork.causal.effects import Mediation, effects
 from openwork.causal.knockout import Knockout, knock_out
 from openwork.causal.patch import Patching, patch
 from openwork.causal.path import PathPatching, patch_edges
@@ -24,6 +23,8 @@ from openwork.zoo.known import Look
 PARTS = (("blocks.*.attn.z", ("site", "head")), ("blocks.*.mlp.out", ("site",)))
 """Heads and MLPs, and the axes along which each is gone through."""
 STATES = ("attn.out", "mlp.out")
+SAMPLES = 4
+"""Draws of noise that a trace averages over."""
 
 
 def _standard(terms: Terms) -> Standard:
@@ -56,31 +57,22 @@ def _patching(way: str):
     return look
 
 
-def _by_component(result: Result, effect: str) -> Answer:
-    table = result.table[effect]
-    mean = np.abs((table.mean("example") if "example" in table.dims else table).to_numpy())
-    scores = dict(zip(map(str, table.coords["component"].values), map(float, mean), strict=True))
-    return Answer(scores).with_claims(result.findings, _named(result))
-
-
 def _ablation(how: str):
     def look(problem: Problem, terms: Terms, seed: int) -> Answer:
         method = Ablation(Replacing(how), claims=terms.claims, standard=_standard(terms), seed=seed)
-        return _by_component(ablate(problem.net, problem.task, method=method), "effect")
+        result = ablate(problem.net, problem.task, method=method)
+        effect = np.abs(result.table["effect"].to_numpy())
+        scores = dict(zip(map(str, result.table["component"].values), map(float, effect), strict=True))
+        return Answer(scores).with_claims(result.findings, _named(result))
 
     return look
 
 
-def _mediation(problem: Problem, terms: Terms, seed: int) -> Answer:
-    method = Mediation(claims=terms.claims, standard=_standard(terms), seed=seed)
-    return _by_component(effects(problem.net, problem.task, method=method), "total")
-
-
 def _tracing(problem: Problem, terms: Terms, seed: int) -> Answer:
     kinds = tuple(kind for kind in STATES if problem.has(kind))
-    method = Tracing(window=1, kinds=kinds, claims=terms.claims, standard=_standard(terms), seed=seed)
+    method = Tracing(samples=SAMPLES, window=1, kinds=kinds, claims=terms.claims, standard=_standard(terms), seed=seed)
     result = trace(problem.net, problem.task, CHANGED, method=method)
-    best = abs(result.table["indirect"]).max("place")
+    best = abs(result.table["indirect"]).max("place").fillna(0.0)
     scores = {
         f"blocks.{int(layer)}.{kind}": float(best.sel(kind=kind, layer=layer))
         for kind in map(str, best.coords["kind"].values)
@@ -132,7 +124,6 @@ PLACES = {
         f"ablate, {how}": _components(f"replaces a component: {how}", _ablation(how))
         for how in ("zero", "mean", "resample", "noise")
     },
-    "total effect": _components("replaces a component, with later ones live or frozen", _mediation),
     "trace": Contender(
         "restores one sub-layer at one place under noise on the tokens that matter", "sub-layers", _tracing,
         lambda problem: problem.true_sublayers,

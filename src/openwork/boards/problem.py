@@ -82,7 +82,9 @@ class Problem:
     @property
     def true_components(self) -> frozenset[str]:
         """Those that take part."""
-        return frozenset(map(str, self.member.known.sites)) & {*self.components}
+        # hidden units take part in what their MLP adds
+        sites = (str(site).replace("mlp.hidden", "mlp.out") for site in self.member.known.sites)
+        return frozenset(sites) & {*self.components}
 
     @property
     def true_edges(self) -> frozenset[str]:

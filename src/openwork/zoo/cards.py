@@ -29,10 +29,14 @@ def cards() -> Mapping[str, Any]:
 
 
 def settled(known: Known, card: Mapping[str, Any]) -> Known:
-    """What of an answer is true by the test on its card; edges that are not are kept among the constant ones."""
+    """What of an answer is true by the test on its card; edges that are not are kept among the constant ones.
+
+    Where the test asked for nodes alone, edges stay as they were made.
+    """
     if not card:
         return known
     true = {effect["item"] for effect in card["truth"]["true"]}
+    edges = any(effect["kind"] == "edge" for effect in card["truth"]["untrue"])
     roles = {
         role: kept
         for role, nodes in known.roles.items()
@@ -42,6 +46,6 @@ def settled(known: Known, card: Mapping[str, Any]) -> Known:
             )
         )
     }
-    moving = tuple(edge for edge in known.edges if str(edge) in true)
-    rest = tuple(edge for edge in known.edges if str(edge) not in true)
+    moving = tuple(edge for edge in known.edges if str(edge) in true or not edges)
+    rest = tuple(edge for edge in known.edges if edge not in set(moving))
     return replace(known, roles=roles, edges=moving, constant=tuple(sorted((*known.constant, *rest))))
