@@ -115,12 +115,15 @@ class Swaps:
             edgewise.mask_of(network, [edge for edge in low_edges if edge not in true]),
         )
 
-    def kept(self, drawn: torch.Generator) -> Bool[Tensor, "receiver2 sender2"]:
-        """Which edges keep their value under the strictness loss: most times none that is not in the circuit, else a
-        random half of these.
+    def kept(self, drawn: torch.Generator, all_at_once: float) -> Bool[Tensor, "receiver2 sender2"]:
+        """Which edges keep their value under the strictness loss.
+
+        Args:
+            drawn: source of randomness.
+            all_at_once: how often none that is not in the circuit does; else a random half of these.
         """
         spared = torch.rand(self.untrue.shape, generator=drawn) < 0.5
-        strictest = bool(torch.rand(1, generator=drawn) < 0.75)
+        strictest = bool(torch.rand(1, generator=drawn) < all_at_once)
         return ~self.untrue if strictest else ~self.untrue | spared
 
 

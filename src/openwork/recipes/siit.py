@@ -53,6 +53,8 @@ class StrictInterchange:
         mlp: hidden units of each layer.
         steps: of the training.
         rows: of a step.
+        all_at_once: how often the strictness loss takes all edges outside the circuit from another row; else a random
+            half of them, which keeps them from making up for one another.
         descent: the optimiser.
     """
 
@@ -61,6 +63,7 @@ class StrictInterchange:
     mlp: int = 96
     steps: int = 1200
     rows: int = 64
+    all_at_once: float = 0.75
     descent: Descent = DESCENT
 
     @property
@@ -126,7 +129,9 @@ class StrictInterchange:
         rows = self.pool[torch.randint(POOL, (self.rows,), generator=rng)]
         shift = int(torch.randint(1, self.rows, (1,), generator=rng))
         chosen = int(torch.randint(len(self.swaps.names), (1,), generator=rng))
-        return losses(self.compiled, network, self.swaps, rows, shift, chosen, self.swaps.kept(rng)).total
+        return losses(
+            self.compiled, network, self.swaps, rows, shift, chosen, self.swaps.kept(rng, self.all_at_once)
+        ).total
 
     @torch.no_grad()
     def measure(self, network: nn.Module, step: int) -> dict[str, float] | None:

@@ -82,6 +82,8 @@ def make_card(
             "optimizer": "AdamW, betas 0.9 and 0.98, gradients clipped to norm 1",
             "learning_rate": recipe.descent.peak,
             "weight_decay": recipe.descent.weight_decay,
+            "decay": recipe.descent.decay,
+            "all_at_once": recipe.all_at_once,
             "losses": "behaviour, interchange of a part or an edge, strictness on edges; each with weight 1",
             "torch": torch.__version__,
             **run,
