@@ -245,7 +245,7 @@ def _strongest(
     for i, some in zip(top, others, strict=True):
         route, sign = routes[i], np.sign(mean[i])
         text = f"{route} {'carries' if sign > 0 else 'works against'} {task.name}"
-        rest = np.array([effect_of[other] for other in some])
+        rest = np.array([effect_of[other] for other in some]).reshape(len(some), len(effect_of[route]))
         candidates.append(_candidate(router, route, text, sign * effect_of[route], rest, criteria, method.seed + i))
     held = held_out_table(
         [c.text for c in candidates], *([getattr(c, x) for c in candidates] for x in ("effects", "controls"))
