@@ -40,6 +40,7 @@ def bench(
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="A method of the board; again for more.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/bench-BOARD unless given.")] = None,
+    nulls: Annotated[int, typer.Option(help="Nulls of each kind, of 24.")] = 24,
     workers: Annotated[int, typer.Option(help="Networks worked on at once.")] = 2,
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.")] = 1,
     show: Annotated[Path | None, typer.Option(help="Print a board.json that is there, and run nothing.")] = None,
@@ -57,7 +58,7 @@ def bench(
     else:
         subset = "chosen" if model or method else "quick" if quick else "whole"
         folder = out or RUNS / f"bench-{board}{'-quick' if quick else ''}"
-        found = _run(board.value, subset, model, method, folder, common, workers, seeds)
+        found = _run(board.value, subset, model, nulls, method, folder, common, workers, seeds)
     if common.json:
         show_json(found.model_dump(mode="json", by_alias=True))
     else:
@@ -68,6 +69,7 @@ def _run(
     board: str,
     subset: Literal["quick", "whole", "chosen"],
     models: list[str] | None,
+    nulls: int,
     methods: list[str] | None,
     folder: Path,
     common: Common,
@@ -75,11 +77,11 @@ def _run(
     seeds: int,
 ) -> Board:
     from openwork.boards.frame import RECORD, Terms, compete
-    from openwork.boards.subsets import networks
+    from openwork.boards.subsets import few, networks
     from openwork.reports.board import draw_board
 
     terms = Terms(seeds=tuple(range(common.seed, common.seed + seeds)), workers=workers)
-    chosen = models or networks(subset == "quick")
+    chosen = models or (few() if subset == "quick" else networks(nulls))
     with Bar(f"bench {board}", common.quiet) as bar:
         found = compete(board, chosen, folder, terms, subset=subset, methods=methods, tick=bar.tick)
     remark(f"{folder / RECORD}, {draw_board(found, folder / PICTURE)}")
