@@ -46,6 +46,20 @@ def test_patching_between_twins_sees_only_what_differs_between_them(shared: Prob
     assert answer.scores["blocks.0.attn.z[2]"] < 0.05 * answer.scores["blocks.1.attn.z[7]"]
 
 
+def test_the_last_token_has_one_name() -> None:
+    problem = Problem.of(open_member("compiled/ioi+distracted"), TERMS.examples, 0)
+    contender = CONTENDERS["knockout"]
+    answer = contender.look(problem, TERMS, 0)
+    assert not any(item.startswith("last ") for item in answer.scores)
+    assert scored(answer, contender.truth(problem)).false == 0
+
+
+def test_subspaces_that_depend_on_each_other_are_taken_for_what_they_span() -> None:
+    problem = Problem.of(open_member("compiled/histogram+distracted+compressed"), TERMS.examples, 0)
+    contender = CONTENDERS["subspace"]
+    assert scored(contender.look(problem, TERMS, 0), contender.truth(problem)).recall == 1.0
+
+
 def test_tracing_names_sub_layers(shared: Problem) -> None:
     contender = CONTENDERS["trace"]
     answer = contender.look(shared, TERMS, 0)

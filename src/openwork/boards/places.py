@@ -18,11 +18,13 @@ from openwork.causal.replacing import Replacing
 from openwork.causal.result import Result
 from openwork.causal.trace import Tracing, trace
 from openwork.site import Site
+from openwork.task import Inputs, Task
 from openwork.zoo.known import Look
 
 PARTS = (("blocks.*.attn.z", ("site", "head")), ("blocks.*.mlp.out", ("site",)))
 """Heads and MLPs, and the axes along which each is gone through."""
 STATES = ("attn.out", "mlp.out")
+LAST = "last"
 SAMPLES = 4
 """Draws of noise that a trace averages over."""
 
@@ -101,16 +103,26 @@ def _edges(problem: Problem, terms: Terms, seed: int) -> Answer:
 def _knockout(problem: Problem, terms: Terms, seed: int) -> Answer:
     method = Knockout(window=1, heads="each", reading="task", claims=terms.claims, standard=_standard(terms), seed=seed)
     result = knock_out(problem.net, problem.bare, method=method)
-    table = result.table["effect"]
+    table, same = result.table["effect"], _last_by_name(problem.bare)
     scores, named = {}, {}
     for place in np.argwhere(np.isfinite(table.to_numpy())):
         at = dict(zip(table.dims, place, strict=True))
         layer, head = (int(table.coords[axis].values[at[axis]]) for axis in ("centre", "head"))
-        query, key = (str(result.table[axis].to_numpy()[at["pair"]]) for axis in ("queries", "keys"))
+        pair = [str(result.table[axis].to_numpy()[at["pair"]]) for axis in ("queries", "keys")]
+        query, key = (same.get(group, group) for group in pair)
         name = look_name(Look(Site(f"blocks.{layer}.attn.pattern", (head,)), query, key))
         scores[name] = abs(float(table.to_numpy()[tuple(place)]))
-        named[f"{query} reads {key} in layer {layer}, head {head},"] = name
+        named[f"{' reads '.join(pair)} in layer {layer}, head {head},"] = name
     return Answer(scores).with_claims(result.findings, _named(result, named))
+
+
+def _last_by_name(task: Task) -> dict[str, str]:
+    """What a task calls the last token, which a knockout goes through as ``last`` in any case."""
+    inputs = task.clean
+    assert isinstance(inputs, Inputs)
+    ends = tuple((length - 1,) for length in inputs.lengths)
+    names = [name for name, at in inputs.groups.items() if at == ends and LAST not in inputs.groups]
+    return {LAST: names[0]} if names else {}
 
 
 def _components(about: str, look) -> Contender:

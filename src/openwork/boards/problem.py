@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from openwork.boards.cost import metered
 from openwork.causal.parts import parts_of
@@ -26,6 +27,8 @@ ASKED = "asked"
 """Token group of the position that the answer is read from."""
 CAUSAL = "causal"
 """The direction of a planted network that its answer depends on."""
+INDEPENDENT = 1e-4
+"""Singular values below this share of the largest are none."""
 EMBED, START = Site("embed"), Site("blocks.0.resid_pre")
 """The embedding, as the known circuits name it and as path patching does."""
 
@@ -118,7 +121,7 @@ class Problem:
         for name, direction in known.directions.items():
             copies.setdefault(name.rstrip(PRIME), []).append(direction)
         return {
-            name: Direction(spaces[0].site, np.vstack([space.array.numpy() for space in spaces]), "compiled")
+            name: Direction(spaces[0].site, _independent([space.array.numpy() for space in spaces]), "compiled")
             for name, spaces in copies.items()
             if len({space.site for space in spaces}) == 1 and name != Tokens.name
         }
@@ -144,6 +147,12 @@ class Subspaces:
     where: str
     named: Mapping[str, Direction]
     true: frozenset[str]
+
+
+def _independent(spaces: Sequence[Float[np.ndarray, "_ channel"]]) -> Float[np.ndarray, "count channel"]:
+    """Orthonormal rows that span some subspaces together; squeezed ones may depend on each other."""
+    values, rows = np.linalg.svd(np.vstack(spaces), full_matrices=False)[1:]
+    return rows[values > INDEPENDENT * values[0]]
 
 
 def _at_most(task: Task, n: int) -> Task:
