@@ -72,8 +72,8 @@ def test_parts_reach_the_goal_and_edges_that_do_not_are_said(name):
     card = opened(name).card
     assert card["interchange"]["parts"]["accuracy"] >= card["goal"] == 0.95
     assert card["interchange"]["parts"]["changed"]["accuracy"] >= 0.95
-    below = [item for item, accuracy in card["interchange"]["of"].items() if accuracy < card["goal"]]
-    assert card["interchange"]["below_goal"] == below
+    below = card["interchange"]["below_goal"]
+    assert set(below) == {item for item, accuracy in card["interchange"]["of"].items() if accuracy < card["goal"]}
     text = (embedded.WEIGHTS / "siit" / name / "README.md").read_text(encoding="utf-8")
     assert (f"Below the goal of 0.95: {', '.join(below)}" if below else "All reach 0.95") in text
 
