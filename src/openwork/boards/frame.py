@@ -188,15 +188,14 @@ def _work(jobs: Sequence[_Job], workers: int, tick: Tick) -> None:
             _carry_out(job)
             tick((number + 1) / len(jobs))
         return
-    with ProcessPoolExecutor(min(workers, max(1, len(jobs))), get_context("spawn"), _one_thread) as pool:
-        futures = [pool.submit(_carry_out, job) for job in jobs]
-        try:
-            for number, future in enumerate(as_completed(futures)):
-                future.result()
-                tick((number + 1) / len(jobs))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(min(workers, max(1, len(jobs))), get_context("spawn"), _one_thread)
+    try:
+        for number, future in enumerate(as_completed([pool.submit(_carry_out, job) for job in jobs])):
+            future.result()
+            tick((number + 1) / len(jobs))
+    finally:
+        # after an error or Ctrl-C, what has begun ends and is kept, and nothing else begins
+        pool.shutdown(cancel_futures=True)
 
 
 def _one_thread() -> None:

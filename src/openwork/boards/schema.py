@@ -100,6 +100,8 @@ class Board(Record):
         provenance: of the run.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     schema_name: Literal["openwork/board"] = Field(default=SCHEMA, alias="schema")
     version: Literal[1] = VERSION
     name: str
@@ -109,5 +111,3 @@ class Board(Record):
     methods: dict[str, str]
     entries: tuple[Entry, ...]
     provenance: Provenance
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
 from rich.table import Table
 
 from openwork.boards.schema import Board, Entry
 from openwork.evidence import bootstrap_interval, wilson_interval
 from openwork.finding import Interval
+
+COLUMNS = (
+    "method", "of", "n", "AUROC", "rank", "precision", "power", "nulls", "false support", "forwards", "s", "MB",
+    "not asked",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,14 @@ def table(board: Board, chosen: Iterable[str] | None = None) -> Table:
         chosen: families; all unless given.
     """
     made = Table(box=None, pad_edge=False)
-    for name in ("method", "of", "n", "AUROC", "rank", "precision", "power", "nulls", "false support", "forwards", "s"):
+    for name in COLUMNS:
         made.add_column(name, justify="left" if name in ("method", "of") else "right", no_wrap=name == "method")
     for row in rows(board, chosen):
+        size = None if row.bytes is None else row.bytes / 1e6
         made.add_row(
             row.method, row.items, str(row.asked), _said(row.auroc), _number(row.rank, "g"), _number(row.precision),
             _said(row.power), str(row.nulls), _said(row.false), _number(row.forwards, ",.0f"),
-            _number(row.seconds, ".2g"),
+            _number(row.seconds, ".2g"), _number(size, ".2g"), str(row.refused),
         )  # fmt: skip
     return made
 
@@ -125,7 +131,6 @@ def overall(board: Board) -> dict[str, float | int]:
         "networks": len({e.model for e in board.entries}),
         "methods": len(board.methods),
         "core_minutes": sum(c.seconds for c in costs) / 60,
-        "mean_forwards": fmean(c.forwards for c in costs) if costs else 0.0,
     }
 
 

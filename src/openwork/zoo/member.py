@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,13 @@ from openwork.circuit import Circuit
 from openwork.errors import UnknownName
 from openwork.network import Network
 from openwork.task import Task
-from openwork.zoo import compiled, nulls, siit
 from openwork.zoo.cards import cards, settled
-from openwork.zoo.compiled import Program
 from openwork.zoo.induction import Induction, Plant, induction_task
 from openwork.zoo.known import Known
 from openwork.zoo.planted import PlantedDirection, PlantedFact, direction_task, fact_task
+
+if TYPE_CHECKING:
+    from openwork.zoo.compiled import Program
 
 FORMS = (
     "", "+compressed", "+distracted", "+distracted+rotated", "+distracted+noisy", "+distracted+compressed",
@@ -151,6 +152,8 @@ def open_unsettled(name: str) -> Member:
 
 def candidates() -> list[str]:
     """Every program in every one of `FORMS`, whether it ships or not."""
+    from openwork.zoo import compiled
+
     return [f"compiled/{program}{form}" for program in compiled.names() for form in FORMS]
 
 
@@ -208,7 +211,10 @@ PLANTED: dict[str, tuple[str, Callable[[], Any], Callable[[Any, int, int], Task]
 }
 
 
+# each family is imported when it is asked for: opening a model that is not of the zoo needs none of them
 def _compiled(name: str) -> Member:
+    from openwork.zoo import compiled
+
     made = compiled.open(name)
     program = made.program
     return Member(
@@ -218,6 +224,8 @@ def _compiled(name: str) -> Member:
 
 
 def _siit(name: str) -> Member:
+    from openwork.zoo import siit
+
     made = siit.open(name)
     program = made.compiled.program
     return Member(
@@ -227,6 +235,8 @@ def _siit(name: str) -> Member:
 
 
 def _null(name: str) -> Member:
+    from openwork.zoo import nulls
+
     made = nulls.null(name)
     net = made.open()
     return Member(
@@ -235,9 +245,21 @@ def _null(name: str) -> Member:
     )  # fmt: skip
 
 
+def _trained() -> Sequence[str]:
+    from openwork.zoo import siit
+
+    return siit.names()
+
+
+def _nulls() -> Sequence[str]:
+    from openwork.zoo import nulls
+
+    return nulls.names()
+
+
 FAMILIES = {
     "compiled": Family("programs compiled to weights, plain and in hard forms", _carded, _compiled),
-    "siit": Family("networks trained to do the programs part by part", siit.names, _siit),
+    "siit": Family("networks trained to do the programs part by part", _trained, _siit),
     "planted": Family("mechanisms written by hand into networks of random weights", lambda: tuple(PLANTED), _planted),
-    "null": Family("networks that answer right, and of which a tempting claim is false", nulls.names, _null),
+    "null": Family("networks that answer right, and of which a tempting claim is false", _nulls, _null),
 }

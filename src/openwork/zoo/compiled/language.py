@@ -17,6 +17,7 @@ Source: Weiss, Goldberg and Yahav 2021, Thinking Like Transformers (RASP: select
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -54,12 +55,12 @@ class Categorical(Variable):
     """A variable that has one basis direction for each of its values."""
 
 
-class Numerical(Variable):
+class Numerical(Variable, ABC):
     """A variable that is one number along one basis direction; only a `Map` of it alone can read it."""
 
+    @abstractmethod
     def code(self, value: Value) -> float:
         """The number that stands for a value."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
