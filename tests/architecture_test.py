@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("site", "edit", "rule", "task", "circuit", "dictionary", "direction", "finding", "errors"),
+    ("site", "edit", "rule", "task", "circuit", "dictionary", "direction", "finding", "pictures", "errors"),
     ("metrics", "store", "evidence"),
     ("network", "worlds"),
     ("tasks", "results"),
