@@ -17,7 +17,9 @@ from openwork.edit import (
     Add,
     Array,
     Custom,
+    Drop,
     Edit,
+    Insert,
     KnockOut,
     Patch,
     Project,
@@ -65,6 +67,8 @@ edits = st.one_of(
     st.builds(
         Twin, **base, of=st.builds(Patch, **base) | st.builds(Add, **base, vector=arrays), seed=st.integers(0, 9)
     ),
+    st.builds(Insert, site=st.just("blocks.0.resid_pre"), tokens=bases),
+    st.builds(Drop, site=st.just("blocks.0.resid_pre"), positions=st.sampled_from([[0, 3], [[0, 1], [4, 2]]])),
 )
 
 
@@ -85,7 +89,7 @@ def test_unequal_edits_have_unequal_json(one: Edit, other: Edit) -> None:
 
 def test_the_strategy_above_makes_every_edit_that_is_data() -> None:
     written = {"Patch", "Ablate", "Set", "Add", "Scale", "Project", "Steer", "SwapAlong", "KnockOut", "Substitute"}
-    assert set(EDITS) == written | {"Twin"}
+    assert set(EDITS) == written | {"Twin", "Insert", "Drop"}
 
 
 def test_a_function_has_no_json_form_and_says_so() -> None:
@@ -221,3 +225,21 @@ def test_an_unknown_way_to_steer() -> None:
     record = Steer("embed", direction=[1.0]).to_json()
     with pytest.raises(BadInput, match="how to be turn or clamp"):
         edit_from_json({**record, "how": "turm"})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Insert("blocks.0.resid_pre", tokens=[1.0, 2.0]), "count, channel"),
+        (lambda: Insert("blocks.0.resid_pre", tokens=np.zeros((0, 4))), "count, channel"),
+        (lambda: Insert("blocks.0.resid_pre", 3, tokens=[[1.0]]), "without where="),
+        (lambda: Drop("blocks.0.resid_pre", positions=[1, 1]), "different positions"),
+        (lambda: Drop("blocks.0.resid_pre", positions=[-1]), "from 0 on"),
+        (lambda: Drop("blocks.0.resid_pre", positions=[0.5]), "different positions"),
+        (lambda: Drop("blocks.0.resid_pre", positions=[]), "different positions"),
+        (lambda: Drop("blocks.0.resid_pre[2]", positions=[1]), "without an index"),
+    ],
+)
+def test_tokens_that_cannot_come_or_go_are_refused(make, said):
+    with pytest.raises(BadInput, match=said):
+        make()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         store,
         studies,
         tasks,
+        vision,
         weights,
         worlds,
         zoo,
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
         Add,
         Array,
         Custom,
+        Drop,
         Edit,
+        Insert,
         KnockOut,
         Patch,
         Project,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     )
     from openwork.finding import Finding
     from openwork.network.sweep import sweep
+    from openwork.pictures import ImageFormat
     from openwork.rule import BackwardRule, Freeze
     from openwork.site import Edge, Site, Where
     from openwork.task import Inputs, Metric, Task
@@ -61,13 +65,14 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_EDITS = "Ablate Add Array Custom Edit KnockOut Patch Project Scale Set Steer Substitute SwapAlong Twin"
+_EDITS = "Ablate Add Array Custom Drop Edit Insert KnockOut Patch Project Scale Set Steer Substitute SwapAlong Twin"
 _HOMES: dict[str, str] = {
     "circuit": "Circuit Node",
     "dictionary": "Dictionary",
     "direction": "Direction",
     "edit": f"{_EDITS} edits_from_json edits_to_json",
     "finding": "Finding",
+    "pictures": "ImageFormat",
     "rule": "BackwardRule Freeze",
     "site": "Edge Site Where",
     "task": "Inputs Metric Task",
@@ -77,7 +82,7 @@ _HOMES: dict[str, str] = {
 _HOME_OF = {name: f"openwork.{home}" for home, names in _HOMES.items() for name in names.split()}
 _MODULES = (
     "attribution", "causal", "control", "errors", "evidence", "geometry", "learning", "lenses", "metrics", "network",
-    "probes", "recipes", "reports", "results", "store", "studies", "tasks", "weights", "worlds", "zoo",
+    "probes", "recipes", "reports", "results", "store", "studies", "tasks", "vision", "weights", "worlds", "zoo",
 )  # fmt: skip
 
 __all__ = [
@@ -89,11 +94,14 @@ __all__ = [
     "Custom",
     "Dictionary",
     "Direction",
+    "Drop",
     "Edge",
     "Edit",
     "Finding",
     "Freeze",
+    "ImageFormat",
     "Inputs",
+    "Insert",
     "KnockOut",
     "Metric",
     "Node",

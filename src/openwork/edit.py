@@ -313,7 +313,7 @@ class Twin(Edit):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.of, Edit) or isinstance(self.of, (KnockOut, Substitute, Twin)):
+        if not isinstance(self.of, Edit) or isinstance(self.of, (KnockOut, Substitute, Twin, Insert, Drop)):
             raise BadInput(f"expected of= as an edit that writes values of its site; got {self.of!r}")
         if self.site is None:
             object.__setattr__(self, "site", self.of.site)
@@ -324,6 +324,56 @@ class Twin(Edit):
     @property
     def needs(self) -> str | None:
         return self.of.needs
+
+
+@dataclass(frozen=True)
+class Insert(Edit):
+    """Put further tokens behind the last one; they take part in everything after the site.
+
+    For sites of networks whose tokens are patches of an image: nothing there depends on how many come in, while texts
+    bring masks and positions of their own.
+
+    Args:
+        site: a site with axes (batch, position, channel).
+        tokens: (count, channel), the same for every example.
+    """
+
+    tokens: Any = Array((), b"\0\0\0\0")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "tokens", Array.of(self.tokens))
+        if len(self.tokens.shape) != 2 or not self.tokens.data:
+            raise BadInput(f"expected tokens of shape (count, channel); got {self.tokens.shape}")
+        _needs_no_place(self)
+
+
+@dataclass(frozen=True)
+class Drop(Edit):
+    """Take tokens out; what follows never sees them, and costs less.
+
+    Args:
+        site: as for `Insert`.
+        positions: (count,) to drop in every example, or (example, count), as many in each.
+    """
+
+    positions: Any = Array((), b"\0\0\0\0")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "positions", Array.of(self.positions))
+        rows = np.atleast_2d(self.positions.numpy())
+        whole = rows.size and bool((rows >= 0).all() and (rows == rows.round()).all())
+        if len(self.positions.shape) not in (1, 2) or not whole or any(len(set(r)) < len(r) for r in rows.tolist()):
+            raise BadInput(
+                f"expected different positions from 0 on, of shape (count,) or (example, count); got {rows.tolist()!r:.60}"
+            )
+        _needs_no_place(self)
+
+
+def _needs_no_place(edit: Edit) -> None:
+    if edit.where != Where() or edit.site.index:
+        raise BadInput(f"expected {type(edit).__name__} without where= and without an index; got {edit.where}")
 
 
 @dataclass(frozen=True)
@@ -340,7 +390,8 @@ class Custom(Edit):
 
 
 EDITS: dict[str, type[Edit]] = {
-    cls.__name__: cls for cls in (Patch, Ablate, Set, Add, Scale, Project, Steer, SwapAlong, KnockOut, Substitute, Twin)
+    cls.__name__: cls
+    for cls in (Patch, Ablate, Set, Add, Scale, Project, Steer, SwapAlong, KnockOut, Substitute, Twin, Insert, Drop)
 }
 
 

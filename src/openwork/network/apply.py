@@ -17,7 +17,9 @@ from openwork.edit import (
     Ablate,
     Add,
     Custom,
+    Drop,
     Edit,
+    Insert,
     KnockOut,
     Patch,
     Project,
@@ -107,7 +109,7 @@ class Context:
 
 def editor(edit: Edit, context: Context, ledger: Ledger) -> Callable[[Tensor], Tensor | None]:
     """The visit that applies `edit`."""
-    compute = _COMPUTE[type(edit)]
+    compute, whole = _COMPUTE.get(type(edit)), _WHOLE.get(type(edit))
 
     def visit(value: Tensor) -> Tensor | None:
         if context.busy:  # a surrogate or function that calls the module it stands in for
@@ -120,8 +122,9 @@ def editor(edit: Edit, context: Context, ledger: Ledger) -> Callable[[Tensor], T
             return None
         ledger.fired += 1
         ledger.rows = max(ledger.rows, reached)
-        if isinstance(edit, KnockOut):
-            return _knock_out(edit, value, context, step)
+        if whole is not None:
+            return whole(edit, value, context, step)
+        assert compute is not None
         index = edit.site.index
         part = select(value, context.part_axis, index) if index else value
         context.busy = True
@@ -145,7 +148,7 @@ def whole_part(edit: Edit, value: Tensor, context: Context) -> Tensor:
     """What the edit would make of the part that its index selects if it held everywhere.
 
     Args:
-        edit: any edit but `KnockOut`.
+        edit: any edit that writes a part of the site, so none of `KnockOut`, `Insert` and `Drop`.
         value: the whole value of the site.
         context: of the site.
 
@@ -397,6 +400,39 @@ def _knock_out(edit: KnockOut, scores: Tensor, context: Context, step: int) -> T
     return scores.masked_fill(cut | hidden, -torch.inf)
 
 
+def _inserted(edit: Insert, value: Tensor, context: Context, step: int) -> Tensor:
+    """The value with further tokens behind the last."""
+    _needs_patches(edit, context)
+    tokens = _tensor(edit.tokens, value)
+    if tokens.shape[1] != value.shape[2]:
+        raise BadInput(f"expected tokens of {value.shape[2]} channels at {context.site}; got {tokens.shape[1]}")
+    return torch.cat((value, tokens.expand(value.shape[0], -1, -1)), 1)
+
+
+def _dropped(edit: Drop, value: Tensor, context: Context, step: int) -> Tensor:
+    """The value without some tokens."""
+    _needs_patches(edit, context)
+    positions = torch.from_numpy(edit.positions.numpy()).long().to(value.device)
+    if positions.ndim == 2 and len(positions) != len(value):
+        raise BadInput(f"expected positions for {len(value)} examples at {context.site}; got {len(positions)}")
+    positions = positions.expand(len(value), -1)
+    if int(positions.max()) >= value.shape[1] or positions.shape[1] == value.shape[1]:
+        raise BadInput(
+            f"expected some of the {value.shape[1]} tokens of {context.site}, not all; got {positions.shape[1]} "
+            f"positions up to {int(positions.max())}"
+        )
+    kept = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device).scatter(1, positions, False)
+    return value[kept].reshape(len(value), -1, value.shape[2])
+
+
+def _needs_patches(edit: Edit, context: Context) -> None:
+    if context.axes != ("batch", "position", "channel") or not context.foreign:
+        raise BadInput(
+            f"expected a site (batch, position, channel) whose tokens are patches of an image for "
+            f"{type(edit).__name__}; {context.site} has {context.axes}"
+        )
+
+
 def _twin(edit: Twin, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
     inner = replace(edit.of, site=edit.site, where=edit.where)
     change = (_fitting(inner, _COMPUTE[type(inner)](inner, part, mask, context), part, context) - part).float()
@@ -426,6 +462,7 @@ _COMPUTE: dict[type[Edit], Callable[..., Tensor]] = {
     SwapAlong: _swap,
     Substitute: _substitute,
     Custom: _custom,
-    KnockOut: _custom,
     Twin: _twin,
 }
+_WHOLE: dict[type[Edit], Callable[..., Tensor]] = {KnockOut: _knock_out, Insert: _inserted, Drop: _dropped}
+"""Edits that change more of the value than the part that `where` and an index select."""

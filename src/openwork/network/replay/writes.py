@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openwork.edit import Ablate, Custom, Edit, KnockOut, Patch, Set, Substitute
+from openwork.edit import Ablate, Custom, Drop, Edit, Insert, KnockOut, Patch, Set, Substitute
+from openwork.errors import BadInput
 from openwork.network.apply import Context, SourceRun, reached, whole_part
 from openwork.network.layout import Layout
 from openwork.network.ports import select
@@ -148,6 +149,8 @@ def resolved(edits: Sequence[Edit], net: Network) -> tuple[Edit, ...]:
     """One edit for each site that the pattern of each selects."""
     out: list[Edit] = []
     for edit in edits:
+        if isinstance(edit, (Insert, Drop)):
+            raise BadInput(f"{type(edit).__name__} changes how many tokens there are, which only net.run follows")
         for site in net.map.resolve(edit.site):
             out.append(edit if edit.site == site else replace(edit, site=Site(site.path, site.index)))
     return ordered(out, net)

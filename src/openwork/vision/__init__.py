@@ -1,0 +1,1 @@
+"""Networks that see: what their units prefer, what they detect, how they compute it."""
