@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from openwork.errors import BadInput
-from openwork.rule import ATTN_LRP, GUIDED, RELP, BackwardRule, Freeze, checked, rule_from_json
+from openwork.rule import ATTN_LRP, AVERAGED, GUIDED, LINEARISED, RELP, BackwardRule, Freeze, checked, rule_from_json
 
 
 def test_rules_are_equal_and_hashed_by_what_they_say() -> None:
     assert len({Freeze("norm"), Freeze("norm"), BackwardRule("product", "half")}) == 2
 
 
-@pytest.mark.parametrize("rule", [*RELP, *ATTN_LRP, *GUIDED, BackwardRule("linear", "epsilon", 0.1)])
+@pytest.mark.parametrize(
+    "rule", [*RELP, *ATTN_LRP, *GUIDED, *LINEARISED, *AVERAGED, BackwardRule("linear", "epsilon", 0.1)]
+)
 def test_json_gives_the_same_rule_back(rule: Any) -> None:
     assert rule_from_json(json.loads(json.dumps(rule.to_json()))) == rule
 

@@ -12,7 +12,12 @@ from typing import Any
 from openwork.errors import BadInput
 
 FROZEN = ("norm", "pattern")
-HOWS = {"activation": ("secant", "positive"), "product": ("half",), "linear": ("epsilon",)}
+HOWS = {
+    "activation": ("secant", "positive", "identity", "mean"),
+    "product": ("half",),
+    "linear": ("epsilon",),
+    "pool": ("average",),
+}
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,19 @@ class BackwardRule:
 
     Args:
         of: ``activation``, pointwise functions; ``product``, products of two values that both depend on the input,
-            as gates are; ``linear``, linear maps and convolutions.
+            as gates are; ``linear``, linear maps and convolutions; ``pool``, maxima over windows or places of maps.
         how: ``secant``: f(x) is (f(x) - f(0)) / x times x, so that relevance passes an activation unchanged;
             ``positive``: gradients that are negative, or come to a negative input, are dropped (guided
-            backpropagation); ``half``: each factor of a product gets half of its gradient; ``epsilon``: the gradient
+            backpropagation); ``identity``: the derivative is 1; ``mean``: for each channel the derivative is its own
+            mean over all rows and places of the call; ``average``: a maximum passes the gradient of the average over
+            the same window; ``half``: each factor of a product gets half of its gradient; ``epsilon``: the gradient
             of an output z is multiplied by z / (z + epsilon sign z).
         strength: epsilon.
 
     Source:
         secant and half: Achtibat et al. 2024, AttnLRP, equations 9 and 14; Jafari et al. 2025, RelP. epsilon: Bach et
-        al. 2015, equation 58. positive: Springenberg et al. 2015.
+        al. 2015, equation 58. positive: Springenberg et al. 2015. identity and average: Voss et al. 2021, Visualizing
+        weights, the section on expanded weights.
     """
 
     of: str
@@ -95,6 +103,15 @@ Source: Achtibat et al. 2024, AttnLRP, sections 3.2 and 3.3.
 
 GUIDED: tuple[Rule, ...] = (BackwardRule("activation", "positive"),)
 """Source: Springenberg et al. 2015, Striving for simplicity."""
+
+LINEARISED: tuple[Rule, ...] = (Freeze("norm"), BackwardRule("activation", "identity"), BackwardRule("pool", "average"))
+"""Under these rules gradients are the weights of a network without its nonlinearities.
+
+Source: Voss et al. 2021, Visualizing weights, the section on expanded weights.
+"""
+
+AVERAGED: tuple[Rule, ...] = (Freeze("norm"), BackwardRule("activation", "mean"), BackwardRule("pool", "average"))
+"""The same with every nonlinearity at its mean slope on the images of the call."""
 
 
 def rule_from_json(record: Any) -> Rule:

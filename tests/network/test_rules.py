@@ -13,7 +13,7 @@ from openwork import network
 from openwork.errors import BadInput, SiteRefused
 from openwork.network import Network
 from openwork.network.rules import Rules, is_pointwise, require_seen, secant
-from openwork.rule import ATTN_LRP, GUIDED, RELP, BackwardRule, Freeze
+from openwork.rule import ATTN_LRP, AVERAGED, GUIDED, LINEARISED, RELP, BackwardRule, Freeze
 
 from .tiny import build
 
@@ -219,3 +219,51 @@ def test_rules_without_gradients_are_refused() -> None:
     net = network.open(build("gpt2"))
     with pytest.raises(BadInput, match="grads="):
         net.run(net.example, keep="embed", rules=RELP)
+
+
+class Pooled(nn.Module):
+    """A convolution, a max pooling and a read-out of the largest place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
+        self.pool = nn.MaxPool2d(2, stride=2)
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(F.relu(self.conv(x))).amax((2, 3)))
+
+
+def _pooled() -> tuple[Pooled, Tensor]:
+    module = Pooled().double().eval()
+    return module, torch.randn(3, 2, 6, 6, dtype=torch.float64)
+
+
+def _logit(run: Any) -> Tensor:
+    return run.logits[:, 1]
+
+
+def test_without_its_nonlinearities_a_network_has_the_gradient_of_averages() -> None:
+    module, x = _pooled()
+    run = network.open(module, example={"x": x}).run({"x": x}, keep="module:conv.in", grads=_logit, rules=LINEARISED)
+    leaf = x.clone().requires_grad_()
+    module.head(F.avg_pool2d(module.conv(leaf), 2).mean((2, 3)))[:, 1].sum().backward()
+    torch.testing.assert_close(run.grads["module:conv.in"], leaf.grad)
+    assert torch.equal(run.logits, module(x))
+
+
+def test_the_mean_slope_of_a_relu_is_how_often_each_channel_is_on() -> None:
+    module, x = _pooled()
+    run = network.open(module, example={"x": x}).run({"x": x}, keep="module:conv.in", grads=_logit, rules=AVERAGED)
+    share = (module.conv(x) > 0).double().mean((0, 2, 3)).detach()
+    leaf = x.clone().requires_grad_()
+    slopes = share[:, None, None]
+    module.head(F.avg_pool2d(slopes * module.conv(leaf), 2).mean((2, 3)))[:, 1].sum().backward()
+    torch.testing.assert_close(run.grads["module:conv.in"], leaf.grad)
+
+
+def test_max_pooling_with_dilation_is_refused() -> None:
+    module, x = _pooled()
+    module.pool = nn.MaxPool2d(2, dilation=2)
+    with pytest.raises(SiteRefused, match="dilation"):
+        network.open(module, example={"x": x}).run({"x": x}, keep="module:conv.in", grads=_logit, rules=LINEARISED)

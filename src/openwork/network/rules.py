@@ -48,6 +48,14 @@ PRODUCTS = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.multip
 PRODUCTS_IN_PLACE = {Tensor.mul_, Tensor.__imul__}
 BILINEAR = {*PRODUCTS, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.einsum}
 LINEAR = {F.linear, torch.addmm, Tensor.addmm, F.conv1d, F.conv2d, F.conv3d}
+POOLS: dict[str, Any] = {
+    **{f"max_pool{n}d": getattr(F, f"avg_pool{n}d") for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d": getattr(F, f"adaptive_avg_pool{n}d") for n in (1, 2, 3)},
+    "amax": torch.mean,
+}
+"""Name of a maximum over windows or places -> the average over the same ones."""
+WINDOWED = {name for name in POOLS if name.startswith("max_pool")}
+WINDOW = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 MADE_LIVE = {Tensor.requires_grad_, Tensor.detach, Tensor.requires_grad.__set__}  # type: ignore[attr-defined]
 
 
@@ -170,6 +178,8 @@ class Rules(TorchFunctionMode):
             )
         if (func in BILINEAR or func in MATMUL) and "product" in self.of:
             return self._product(func, args, kwargs)
+        if "pool" in self.of and getattr(func, "__name__", "") in POOLS:
+            return self._pool(func, args, kwargs)
         if func in LINEAR and "linear" in self.of:
             return self._linear(func(*args, **kwargs))
         return func(*args, **kwargs)
@@ -198,11 +208,46 @@ class Rules(TorchFunctionMode):
 
     def _activation(self, f: Callable[[Tensor], Tensor], x: Tensor, out: Tensor) -> Tensor:
         self.fired["activation"] += 1
-        if self.of["activation"].how == "positive":
+        how = self.of["activation"].how
+        if how == "positive":
             return through(out, _Guided.apply(f(x.clone()), x))
+        if how == "identity":
+            return through(out, x)
+        if how == "mean":
+            return through(out, x * self._mean_slope(f, x.detach()))
         with torch.no_grad():
             slope = secant(f, x.detach(), out.detach())
         return through(out, x * slope)
+
+    def _mean_slope(self, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The derivative of each channel, averaged over rows and places."""
+        self.inside += 1
+        try:
+            leaf = x.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(f(leaf.clone()).sum(), leaf)
+        finally:
+            self.inside -= 1
+        channel = 1 if x.ndim == 4 else x.ndim - 1
+        return slope.mean([axis for axis in range(x.ndim) if axis != channel], keepdim=True)
+
+    def _pool(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """A maximum with the gradient of the average over the same places.
+
+        Raises:
+            SiteRefused: where there is no such average.
+        """
+        given = dict(kwargs)
+        indices = given.pop("return_indices", False)
+        if func.__name__ in WINDOWED:
+            given |= dict(zip(WINDOW, args[1:], strict=False))
+            args = args[:1]
+            indices = given.pop("return_indices", indices)
+            if any(n != 1 for n in torch.as_tensor(given.pop("dilation", 1)).flatten().tolist()):
+                raise SiteRefused("max pooling with dilation has no average pooling that could stand for it")
+        if indices:
+            raise SiteRefused("max pooling that returns indices has no average pooling that could stand for it")
+        self.fired["pool"] += 1
+        return through(func(*args, **given), POOLS[func.__name__](*args, **given))
 
     def _product(self, func: Any, args: Any, kwargs: Any) -> Any:
         live = [(path, leaf) for path, leaf in leaves((args, kwargs)) if depends(leaf)]
