@@ -138,6 +138,7 @@ __all__ = [
     "studies",
     "sweep",
     "tasks",
+    "vision",
     "weights",
     "worlds",
     "zoo",

@@ -366,7 +366,8 @@ class Drop(Edit):
         whole = rows.size and bool((rows >= 0).all() and (rows == rows.round()).all())
         if len(self.positions.shape) not in (1, 2) or not whole or any(len(set(r)) < len(r) for r in rows.tolist()):
             raise BadInput(
-                f"expected different positions from 0 on, of shape (count,) or (example, count); got {rows.tolist()!r:.60}"
+                "expected different positions from 0 on, of shape (count,) or (example, count); "
+                f"got {rows.tolist()!r:.60}"
             )
         _needs_no_place(self)
 
