@@ -12,7 +12,7 @@ from rich.text import Text
 from openwork.cli.command import Common, command
 from openwork.cli.output import remark, show_json
 from openwork.cli.output import show as print_table
-from openwork.cli.progress import Bar
+from openwork.store.progress import Bar
 
 if TYPE_CHECKING:
     from openwork.boards.schema import Board

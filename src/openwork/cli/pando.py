@@ -9,8 +9,8 @@ from rich.table import Table
 
 from openwork.cli.command import Common
 from openwork.cli.output import remark, show, show_json
-from openwork.cli.progress import Bar
 from openwork.store.files import read_json, write_json
+from openwork.store.progress import Bar
 
 if TYPE_CHECKING:
     from openwork.boards.pando import Game

@@ -6,7 +6,6 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,9 @@ from torch import Tensor
 from openwork.edit import Edit, Twin
 from openwork.errors import BadInput, UnknownName
 from openwork.network.measure import Base, Measured, Tick, measure
-from openwork.network.replay.progress import bar
 from openwork.network.replay.reading import Reading
 from openwork.site import Site
+from openwork.store.progress import Bar
 from openwork.task import Batch, Inputs, Metric, Split, Task
 
 if TYPE_CHECKING:
@@ -88,10 +87,10 @@ def sweep(
     family = Family.of(net, batch, edit, axes)
     base = base or ("corrupted" if edit.needs == "clean" else "clean")
     twins = [(Twin(of=cell[0], seed=seed + k),) for k in range(controls) for cell in family.cells]
-    with nullcontext(tick) if tick is not None else bar(f"sweep of {len(family.cells)} cells") as told:
+    with Bar(f"sweep of {len(family.cells)} cells", quiet=tick is not None, patience=1.0) as bar:
         found = measure(
             net, batch, task.metric, [*family.cells, *twins], base=base, sources=sources, surrogates=surrogates,
-            memory=memory, to=to, tick=told,
+            memory=memory, to=to, tick=tick or bar.tick,
         )  # fmt: skip
     return _table(net, batch, task.metric, edit, axes, family, found, base)
 
