@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from openwork.cli.command import Common, Dtype, command
+from openwork.cli.command import Common, Dtype, command, line_of
 from openwork.errors import BadInput, TaskFailed
 
 COMMANDS = [["open"], ["study"], ["report"], ["zoo", "list"], ["zoo", "card"], ["zoo", "build"], ["cache", "list"],
@@ -45,6 +46,31 @@ def test_a_command_gets_its_own_arguments_and_the_common_ones() -> None:
     done = invoke(go, "x", "--count", "3", "--seed", "7", "--dtype", "bfloat16", "--json", "-q")
     assert done.exit_code == 0
     assert seen == ["x", 3, Common(seed=7, dtype=Dtype.bfloat16, json=True, quiet=True)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that stand together."""
+
+    alpha: Annotated[float, typer.Option()] = 0.05
+    n: Annotated[int, typer.Option()] = 4
+
+
+def test_a_group_of_options_is_taken_apart_and_has_the_defaults_of_its_command() -> None:
+    seen: list[object] = []
+
+    def go(group: Group = Group(alpha=0.25), *, common: Common) -> None:
+        seen.append(group)
+
+    for words in ((), ("--alpha", "0.5"), ("--n", "7")):
+        assert invoke(go, *words).exit_code == 0
+    assert seen == [Group(0.25, 4), Group(0.5, 4), Group(0.25, 7)]
+
+
+def test_the_line_of_a_call_says_all_that_was_asked_for_and_nothing_else() -> None:
+    options = {"target_at": -1, "site": ["a", "b c"], "text": None, "no_use": True, "trust_remote_code": False}
+    line = line_of("go", ["net"], options, Common(seed=3, json=True))
+    assert line == "openwork go net --target-at -1 --site a --site 'b c' --no-use --seed 3 --device cpu --dtype float32"
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (4, 4)])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli.inquiry import Inquiry, inquiry
+from openwork.cli.options import Alpha, Memory
 from openwork.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def attribute(
         list[str] | None, typer.Option(help="Token group to consider, again for more; all of the task's, and changed.")
     ] = None,
     claims: Annotated[int, typer.Option(help="Groups of each method to test on held-out examples.")] = 1,
-    alpha: Annotated[float, typer.Option(help="Accepted rate of false support; 5 / alpha controls are drawn.")] = 0.05,
-    memory: Annotated[str, typer.Option(help="Budget for what runs at once, such as 4GiB.")] = "1GiB",
+    alpha: Alpha = 0.05,
+    memory: Memory = "1GiB",
 ) -> Result:
     """Put a behaviour down to tokens, by several methods, against random tokens and shuffled weights."""
     from openwork.attribution.attribute import Attributing

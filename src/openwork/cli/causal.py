@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli.inquiry import Inquiry, inquiry
+from openwork.cli.options import Alpha, Claims, Memory
 from openwork.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from openwork.results.result import Result
     from openwork.task import Task
 
-Claims = Annotated[int, typer.Option(help="How many of the best to test on held-out examples.")]
-Alpha = Annotated[float, typer.Option(help="Accepted rate of false support; 5 / alpha controls are drawn.")]
-Memory = Annotated[str, typer.Option(help="Budget for what runs at once, such as 4GiB.")]
 Many = list[str]
 
 

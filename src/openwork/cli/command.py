@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -39,6 +40,8 @@ class Common:
 def command(app: typer.Typer, name: str | None = None, kept: str = "nothing was written") -> Callable[..., Callable]:
     """Register a function of (its own arguments…, common) that returns an exit code or None.
 
+    An argument that is a dataclass of options, as `Common` is, stands for all of these; its default holds theirs.
+
     Args:
         app: where to register.
         name: of the command; the function's unless given.
@@ -46,10 +49,14 @@ def command(app: typer.Typer, name: str | None = None, kept: str = "nothing was 
     """
 
     def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        hints = get_type_hints(function, include_extras=True)
+        grouped = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+
         @wraps(function)
-        def wrapped(**given: object) -> None:
-            common = Common(**{item.name: given.pop(item.name) for item in fields(Common)})  # pyright: ignore
-            raise typer.Exit(_guarded(lambda: function(**given, common=common), common, kept))
+        def wrapped(**given: Any) -> None:
+            for name, kind in grouped.items():
+                given[name] = kind(**{item.name: given.pop(item.name) for item in fields(kind)})  # pyright: ignore
+            raise typer.Exit(_guarded(lambda: function(**given), given["common"], kept))
 
         wrapped.__signature__ = _signature(function)  # pyright: ignore[reportAttributeAccessIssue]
         wrapped.__annotations__ = {p.name: p.annotation for p in wrapped.__signature__.parameters.values()}  # pyright: ignore
@@ -59,19 +66,44 @@ def command(app: typer.Typer, name: str | None = None, kept: str = "nothing was 
     return register
 
 
+def line_of(name: str, arguments: Sequence[str], options: Mapping[str, Any], common: Common) -> str:
+    """The command line that does the same again.
+
+    Args:
+        name: of the command.
+        arguments: what stands behind it.
+        options: parameter -> value. None and False are left out; a list gives its option again for every value.
+        common: what every command takes; printing has no part in it.
+    """
+    words = ["openwork", name, *arguments]
+    for option, value in options.items():
+        flag = f"--{option.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
+    return shlex.join([*words, "--seed", str(common.seed), "--device", common.device, "--dtype", common.dtype.value])
+
+
 def _signature(function: Callable[..., int | None]) -> inspect.Signature:
+    """Of a function whose groups of options are taken apart."""
     hints = get_type_hints(function, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.name != "common"
-    ]
-    hints = get_type_hints(Common, include_extras=True)
-    shared = [
-        inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name])
-        for item in fields(Common)
-    ]
-    return inspect.Signature([*own, *shared])
+    found: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            found.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        usual = kind() if parameter.default is parameter.empty else parameter.default  # pyright: ignore
+        inner = get_type_hints(kind, include_extras=True)
+        found += [
+            inspect.Parameter(
+                item.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(usual, item.name),
+                annotation=inner[item.name],
+            )
+            for item in fields(kind)
+        ]  # fmt: skip
+    return inspect.Signature(found)
 
 
 def _guarded(run: Callable[[], int | None], common: Common, kept: str) -> int:

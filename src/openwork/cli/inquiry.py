@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import shlex
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -16,13 +15,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from openwork.cli.command import DONE, REJECTED, Common, command
+from openwork.cli.command import DONE, REJECTED, Common, command, line_of
 from openwork.cli.loading import open_network
+from openwork.cli.options import Model, Out, RealText, TrustRemoteCode
 from openwork.cli.output import remark, show, show_json
-from openwork.cli.progress import Bar
 from openwork.cli.study import STYLES, reads_text
 from openwork.errors import OpenworkError, OutputOccupied, TaskFailed
 from openwork.store import read_json
+from openwork.store.progress import Bar
 
 if TYPE_CHECKING:
     from openwork.network import Network
@@ -36,29 +36,23 @@ DEFAULT = "induction"
 """The task of a network that is known for nothing."""
 LARGEST = 10
 """Cells that are printed of a result without claims."""
+AFTERWARDS = "held-out examples"
+"""What goes on when everything that is counted is done."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """The options that every command of a method takes."""
 
-    model: Annotated[
-        str, typer.Argument(help="An embedded name, one of the zoo such as compiled/ioi, a local folder, or a hub id.")
-    ] = "py-4l"
+    model: Model = "py-4l"
     task: Annotated[
         str | None,
         typer.Option(help="Name of a task, or a .jsonl file of your own; what it is known for, or else induction."),
     ] = None
     n: Annotated[int, typer.Option(help="Examples, half of them held out; a .jsonl file brings its own.")] = 64
-    text: Annotated[
-        Path | None, typer.Option(help="File or folder of real text; openwork's own source unless given.")
-    ] = None
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for result.json, arrays.npz and report.html; unwritten unless given.")
-    ] = None
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run code that comes with the model. Off unless you say so.")
-    ] = False
+    text: RealText = None
+    out: Out = None
+    trust_remote_code: TrustRemoteCode = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +72,23 @@ class Inquiry:
     tick: Callable[[float], None]
 
 
+@dataclass(frozen=True)
+class Call:
+    """A command that was called.
+
+    Args:
+        name: of the command.
+        line: what does the same again, wherever it writes to.
+        out: the folder for its result; unwritten if None.
+        common: what every command takes.
+    """
+
+    name: str
+    line: str
+    out: Path | None
+    common: Common
+
+
 Method = Callable[..., "Result"]
 
 
@@ -93,22 +104,25 @@ def inquiry(app: typer.Typer, name: str, claims: bool = True) -> Callable[[Metho
     def register(function: Method) -> Method:
         own = list(inspect.signature(function).parameters.values())[1:]
         hints = get_type_hints(function, include_extras=True, localns={"Result": object})
-        shared = get_type_hints(Asked, include_extras=True)
 
-        def run(**given: Any) -> int:
-            common = given.pop("common")
-            asked = Asked(**{item.name: given.pop(item.name) for item in fields(Asked)})
-            line = repeat(name, asked, {p.name: (given[p.name], p.default) for p in own}, common)
-            result = carried_out(name, function, asked, given, common, line)
+        def run(asked: Asked, common: Common, **given: Any) -> int:
+            options = {p.name: given[p.name] for p in own if given[p.name] != p.default}
+            asks = {"task": asked.task, "n": asked.n, "text": asked.text}
+            trust = {"trust_remote_code": asked.trust_remote_code}
+            line = line_of(name, [asked.model], {**asks, **trust, **options}, common)
+
+            def answer(tick: Callable[[float], None]) -> Result:
+                net, task = behaving(asked, common)
+                require_able(net, task, common.seed)
+                return function(Inquiry(net, task, common.seed, tick), **given)
+
+            result = carried_out(Call(name, line, asked.out, common), answer)
             return exit_code(result, claims and given.get("claims") != 0)
 
-        parameters = [
-            *(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in fields(Asked)),
-            *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
-            inspect.Parameter("common", inspect.Parameter.KEYWORD_ONLY),
-        ]
+        grouped = [inspect.Parameter(group, inspect.Parameter.KEYWORD_ONLY) for group in ("asked", "common")]
+        parameters = [grouped[0], *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), grouped[1]]
         run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-        run.__annotations__ = {**shared, **{p.name: hints[p.name] for p in own}, "common": Common}
+        run.__annotations__ = {"asked": Asked, **{p.name: hints[p.name] for p in own}, "common": Common}
         run.__name__, run.__doc__ = name, function.__doc__
         command(app, name, kept="nothing was written")(run)
         return function
@@ -116,28 +130,34 @@ def inquiry(app: typer.Typer, name: str, claims: bool = True) -> Callable[[Metho
     return register
 
 
-def carried_out(name: str, function: Method, asked: Asked, own: dict[str, Any], common: Common, line: str) -> Result:
-    """Run a method on what was asked for, print what came out, and keep it if there is a folder to keep it in.
+def carried_out(
+    call: Call,
+    run: Callable[[Callable[[float], None]], Result],
+    told: Callable[[Result], RenderableType] | None = None,
+) -> Result:
+    """Run, print what came out, and keep it if there is a folder to keep it in.
+
+    Args:
+        call: the command.
+        run: given what is told the share that is done; its result.
+        told: what a reader is shown of it; its `summary` unless given.
 
     Raises:
         OutputOccupied: before anything runs, if the folder holds something else.
-        TaskFailed: before anything is measured, if the network cannot do the task.
     """
-    out = None if asked.out is None else asked.out.resolve()
+    out = None if call.out is None else call.out.resolve()
     if out is not None:
-        require_vacant(out, line)
-    net, task = behaving(asked, common)
-    with Bar(name, common.quiet) as bar:
-        require_able(net, task, common.seed)
-        found = function(Inquiry(net, task, common.seed, bar.tick), **own)
-    result = replace(found, settings={**found.settings, "command": line})
+        require_vacant(out, call.line)
+    with Bar(call.name, call.common.quiet, afterwards=AFTERWARDS) as bar:
+        found = run(bar.tick)
+    result = replace(found, settings={**found.settings, "command": call.line})
     record = kept(result, out)
-    if common.json:
+    if call.common.json:
         show_json(record)
     else:
-        show(summary(result))
-        if out is not None and asked.out is not None:
-            remark(f"report: {asked.out / 'report.html'}")
+        show((told or summary)(result))
+        if call.out is not None:
+            remark(f"report: {call.out / 'report.html'}")
     return result
 
 
@@ -152,23 +172,6 @@ def behaving(asked: Asked, common: Common) -> tuple[Network, Task]:
     net = open_network(asked.model, common, asked.trust_remote_code)
     name = asked.task or DEFAULT
     return net, tasks.make(name, net, n=asked.n, seed=common.seed, source=asked.text if reads_text(name) else None)
-
-
-def repeat(name: str, asked: Asked, own: dict[str, tuple[Any, Any]], common: Common) -> str:
-    """The command line that does the same again, wherever it writes to."""
-    words = ["openwork", name, asked.model, *(["--task", asked.task] if asked.task else []), "--n", str(asked.n)]
-    words += ["--text", str(asked.text)] if asked.text else []
-    words += ["--trust-remote-code"] if asked.trust_remote_code else []
-    for option, (value, default) in own.items():
-        if value == default or value is None:
-            continue
-        flag = f"--{option.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag)
-        else:
-            words += [w for one in (value if isinstance(value, list) else [value]) for w in (flag, str(one))]
-    words += ["--seed", str(common.seed), "--device", common.device, "--dtype", common.dtype.value]
-    return shlex.join(words)
 
 
 def require_able(net: Network, task: Task, seed: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli.inquiry import Inquiry, inquiry
+from openwork.cli.options import Alpha
 
 if TYPE_CHECKING:
     from openwork.results.result import Result
@@ -54,7 +55,7 @@ def judge(
     token: Annotated[int | None, typer.Option(help="The token id of --baseline token, such as padding.")] = None,
     steps: Annotated[int, typer.Option(help="Steps of a removal curve.")] = 8,
     radius: Annotated[float, typer.Option(help="How far embeddings are moved, in standard deviations.")] = 0.02,
-    alpha: Annotated[float, typer.Option(help="Accepted rate of false support; 5 / alpha controls are drawn.")] = 0.05,
+    alpha: Alpha = 0.05,
 ) -> Result:
     """Judge attribution methods: do the tokens they name matter, are they steady, do they depend on the weights?"""
     from openwork.faithfulness.baseline import Baseline

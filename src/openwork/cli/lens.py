@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from openwork.cli.command import DONE, Common, command
-from openwork.cli.inquiry import Inquiry, exit_code, inquiry, kept, require_vacant, summary
-from openwork.cli.loading import TrustRemoteCode, open_network
-from openwork.cli.output import remark, show, show_json
-from openwork.cli.progress import Bar
+from openwork.cli.command import DONE, Common, command, line_of
+from openwork.cli.inquiry import Call, Inquiry, carried_out, exit_code, inquiry, summary
+from openwork.cli.loading import open_network
+from openwork.cli.options import Alpha, Claims, Memory, Model, Out, RealText, TrustRemoteCode
+from openwork.cli.output import remark
 from openwork.errors import BadInput
 
 if TYPE_CHECKING:
@@ -23,19 +24,11 @@ if TYPE_CHECKING:
     from openwork.network import Network
     from openwork.results.result import Result
 
-Model = Annotated[str, typer.Argument(help="An embedded name, one of the zoo, a local folder, or a hub id.")]
 Site = Annotated[
     str | None, typer.Option(help="Site or pattern, such as blocks.*.resid_mid; the stream behind each block else.")
 ]
-Corpus = Annotated[Path | None, typer.Option(help="File or folder of real text; openwork's own source unless given.")]
 Texts = Annotated[int, typer.Option(help="Texts that are read, a quarter of them held out.")]
 Length = Annotated[int, typer.Option(help="Tokens of each text.")]
-Claims = Annotated[int, typer.Option(help="How many of the best to test on held-out texts.")]
-Alpha = Annotated[float, typer.Option(help="Accepted rate of false support; 5 / alpha controls are drawn.")]
-Memory = Annotated[str, typer.Option(help="Budget for logits that are held at once, such as 1GiB.")]
-Out = Annotated[
-    Path | None, typer.Option(help="Folder for result.json, arrays.npz and report.html; unwritten unless given.")
-]
 Folder = Annotated[Path | None, typer.Option(help="A lens that tune-lens wrote.")]
 LINEARISED, LINEAR_LENGTH = 4, 48
 """Texts that a Jacobian lens is made from when none was saved, and their tokens."""
@@ -91,18 +84,18 @@ def lens(
     """Show, at every layer and position of a text, what the network would say from there."""
     from openwork.lenses import Reading, read
 
-    words = [model, text, *_given("--kind", kind), *_given("--tuned", tuned), *_given("--site", site)]
-    words += ["--top", str(top), *(["--trust-remote-code"] if trust_remote_code else [])]
+    options = {"kind": kind, "tuned": tuned, "site": site, "top": top, "trust_remote_code": trust_remote_code}
 
-    def carry_out(net: Network, tick: Callable[[float], None]) -> Result:
+    def run(tick: Callable[[float], None]) -> Result:
+        net = open_network(model, common, trust_remote_code)
         return read(net, text, site, Reading(_chosen(net, kind, tuned, common), top, memory), tick=tick)
 
-    result = _kept("lens", model, words, carry_out, out, trust_remote_code, common)
-    if not common.json:
+    def told(result: Result) -> RenderableType:
         from openwork.reports.token_grid import TokenGrid
 
-        show(TokenGrid(result.table, colour.value))
-        show(_by_layer(result))
+        return Group(TokenGrid(result.table, colour.value), _by_layer(result))
+
+    carried_out(Call("lens", line_of("lens", [model, text], options, common), out, common), run, told)
     return DONE
 
 
@@ -110,7 +103,7 @@ def tune_lens(
     model: Model,
     lens_out: Annotated[Path, typer.Argument(help="Folder that the lens is written to.")],
     kind: Annotated[Made, typer.Option(help="Learned maps, average Jacobians, or one map for each head.")] = Made.tuned,
-    text: Corpus = None,
+    text: RealText = None,
     n: Texts = 96,
     length: Length = 96,
     site: Site = None,
@@ -125,24 +118,16 @@ def tune_lens(
     common: Common,
 ) -> int:
     """Make a lens from texts, and say on held-out ones whether it is closer to the output than the logit lens."""
-    words = [
-        model,
-        str(lens_out),
-        "--kind",
-        kind.value,
-        *_given("--text", text),
-        "--n",
-        str(n),
-        "--length",
-        str(length),
-    ]
-    words += [*_given("--site", site), "--steps", str(steps), "--rate", str(rate), "--claims", str(claims)]
-    words += ["--alpha", str(alpha)]
+    options = {
+        "kind": kind, "text": text, "n": n, "length": length, "site": site, "steps": steps, "rate": rate,
+        "claims": claims, "alpha": alpha, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
 
-    def carry_out(net: Network, tick: Callable[[float], None]) -> Result:
+    def run(tick: Callable[[float], None]) -> Result:
         from openwork.lenses import Comparing, Linearising, Tuning, attention_lens, compare, jacobian_lens, tune
         from openwork.results.claims import Standard
 
+        net = open_network(model, common, trust_remote_code)
         rows = corpus(net, text, n, length)
         learning = Tuning(steps, rate, seed=common.seed, memory=memory)
         method = Comparing(claims=claims, standard=Standard(alpha=alpha), seed=common.seed, memory=memory)
@@ -162,9 +147,9 @@ def tune_lens(
         made.save(lens_out)
         return compare(net, made, rows, held, None, method, base=base, rivals=rivals, tick=lambda s: tick((1 + s) / 2))
 
-    result = _kept("tune-lens", model, words, carry_out, out, trust_remote_code, common)
+    line = line_of("tune-lens", [model, str(lens_out)], options, common)
+    result = carried_out(Call("tune-lens", line, out, common), run)
     if not common.json:
-        show(summary(result))
         remark(f"lens: {lens_out}")
     return exit_code(result, claims > 0)
 
@@ -186,27 +171,30 @@ def patchscope(
     common: Common,
 ) -> int:
     """Write what a network holds on some prompts into another prompt, and read what is said there."""
-    words = [model, *source, "--target", target, "--site", site, *_given("--into", into), "--at", str(at)]
-    words += ["--target-at", str(target_at), "--tokens", str(tokens), *_given("--reader", reader)]
-    words += ["--alpha", str(alpha)]
+    options = {
+        "target": target, "site": site, "into": into, "at": at, "target_at": target_at, "tokens": tokens,
+        "reader": reader, "alpha": alpha, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
 
-    def carry_out(net: Network, tick: Callable[[float], None]) -> Result:
+    def run(tick: Callable[[float], None]) -> Result:
         from openwork.lenses import Scope
         from openwork.lenses import patchscope as scoped
         from openwork.results.claims import Standard
 
+        net = open_network(model, common, trust_remote_code)
         other = None if reader is None else open_network(reader, common, trust_remote_code)
         scope = Scope(site, at, into, target_at, tokens, Standard(alpha=alpha), common.seed)
         return scoped(net, source, target, scope, target_net=other, tick=tick)
 
-    result = _kept("patchscope", model, words, carry_out, out, trust_remote_code, common)
-    if not common.json:
+    def told(result: Result) -> RenderableType:
         table = Table("site", *(cut[:24] for cut in source), box=None)
         written = result.table["written" if tokens else "said"].to_numpy()
         for name, row in zip(result.table["site"].to_numpy().tolist(), written.tolist(), strict=True):
             table.add_row(name, *(repr(one) for one in row))
-        show(table)
-        show(summary(result))
+        return Group(table, summary(result))
+
+    line = line_of("patchscope", [model, *source], options, common)
+    carried_out(Call("patchscope", line, out, common), run, told)
     return DONE
 
 
@@ -291,34 +279,6 @@ def _untrained(on: Inquiry) -> Network | None:
     return network.open(module.to(on.net.device, on.net.dtype), tokenizer=tokenizer, name=f"{on.net.name}, untrained")
 
 
-def _kept(
-    name: str,
-    model: str,
-    words: Sequence[str],
-    carry_out: Callable[[Network, Callable[[float], None]], Result],
-    out: Path | None,
-    trust_remote_code: bool,
-    common: Common,
-) -> Result:
-    """Carry out, and keep the result if there is a folder to keep it in; JSON goes to stdout."""
-    import shlex
-
-    fixed = ["--seed", str(common.seed), "--device", common.device, "--dtype", common.dtype.value]
-    line = shlex.join(["openwork", name, *words, *fixed])
-    if out is not None:
-        require_vacant(out.resolve(), line)
-    net = open_network(model, common, trust_remote_code)
-    with Bar(name, common.quiet) as bar:
-        found = carry_out(net, bar.tick)
-    result = replace(found, settings={**found.settings, "command": line})
-    record = kept(result, None if out is None else out.resolve())
-    if common.json:
-        show_json(record)
-    elif out is not None:
-        remark(f"report: {out / 'report.html'}")
-    return result
-
-
 def _by_layer(result: Result) -> Table:
     """The means of a reading, site by site."""
     table = Table("site", "KL (nats)", "entropy (nats)", "same first token", "input still among the first", box=None)
@@ -327,7 +287,3 @@ def _by_layer(result: Result) -> Table:
         kl, entropy, agreement, retention = numbers
         table.add_row(site, f"{kl:.2f}", f"{entropy:.2f}", f"{agreement:.0%}", f"{retention:.0%}")
     return table
-
-
-def _given(flag: str, value: Any) -> list[str]:
-    return [] if value is None else [flag, str(value)]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from openwork.cli.command import Common
 from openwork.errors import BadInput
@@ -13,8 +11,6 @@ from openwork.errors import BadInput
 if TYPE_CHECKING:
     from openwork.network import Network
     from openwork.zoo import Member
-
-TrustRemoteCode = Annotated[bool, typer.Option(help="Run code that comes with the model. Off unless you say so.")]
 
 
 def open_network(model: str | Member, common: Common, trust_remote_code: bool = False) -> Network:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli.command import Common, command
-from openwork.cli.loading import TrustRemoteCode, open_network
+from openwork.cli.loading import open_network
+from openwork.cli.options import TrustRemoteCode
 from openwork.cli.output import show, show_json
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openwork.cli.command import DONE, REJECTED, Common, command
-from openwork.cli.inquiry import Asked, Inquiry, inquiry, kept, repeat, require_able, require_vacant, summary
+from openwork.cli.command import DONE, REJECTED, Common, command, line_of
+from openwork.cli.inquiry import Call, Inquiry, carried_out, inquiry, require_able
 from openwork.cli.loading import open_network
-from openwork.cli.output import remark, show, show_json
-from openwork.cli.progress import Bar
+from openwork.cli.options import Alpha, Model, Out, TrustRemoteCode
+from openwork.cli.output import remark
 from openwork.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 
 SITES = ("embed", "blocks.*.resid_post")
 ANSWER = "answer"
+EXAMPLES = 64
+"""Of a behaviour, whose answers `mdl` codes."""
 NEXT_TOKEN_SHARE = 0.01
 """Of what the whole site is worth to the next token: the smallest effect of one direction that matters."""
 OBSERVED = "the network was only observed: intervene on it"
 
-Model = Annotated[
-    str, typer.Argument(help="An embedded name, one of the zoo such as compiled/sort, a local folder, or a hub id.")
-]
 Label = Annotated[
     str | None,
     typer.Option(help="What to read: bracket_depth, string, argument … of Python source; kind, role or a role of "
@@ -41,9 +40,6 @@ Own = Annotated[Path | None, typer.Option(help="A .jsonl file of your own labels
 Sites = Annotated[list[str] | None, typer.Option(help="Site or pattern; again for more. The residual stream if none.")]
 Text = Annotated[Path | None, typer.Option(help="File or folder of Python source; openwork's own unless given.")]
 Places = Annotated[int, typer.Option(help="Labelled places at most, about half of them held out.")]
-Alpha = Annotated[float, typer.Option(help="Accepted rate of false support; 5 / alpha controls are drawn.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for result.json, arrays.npz and report.html.")]
-Trust = Annotated[bool, typer.Option(help="Run code that comes with the model. Off unless you say so.")]
 At = Annotated[str | None, typer.Option(help="Token group or position that is edited; see docs/probes.md.")]
 
 
@@ -74,7 +70,7 @@ def probe(
     alpha: Alpha = 0.05,
     save: Annotated[Path | None, typer.Option(help="Folder for the best probe: safetensors and JSON.")] = None,
     out: Out = None,
-    trust_remote_code: Trust = False,
+    trust_remote_code: TrustRemoteCode = False,
     *,
     common: Common,
 ) -> int:
@@ -82,18 +78,17 @@ def probe(
 
     Exit code 0 if the network uses what the best probe reads, or with --no-use if the label can be read; else 4.
     """
-    asked = Asked(model, task, n, text, out, trust_remote_code)
     forms = form or ["linear"]
-    own = {
-        "label": (label, None), "labels": (labels, None), "site": (site, None), "form": (form, None), "at": (at, None),
-        "places": (places, 4000), "alpha": (alpha, 0.05),
+    options = {
+        "task": task, "n": n, "text": text, "label": label, "labels": labels, "site": site, "form": form, "at": at,
+        "places": places, "alpha": alpha, "no_use": not use, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    line = repeat("probe", asked, own, common) + ("" if use else " --no-use")
 
-    def run(net: Network, tick: Callable[[float], None]) -> Result:
+    def run(tick: Callable[[float], None]) -> Result:
         from openwork.probes import Check, Probing, check, form_of
         from openwork.probes import probe as probed
 
+        net = open_network(model, common, trust_remote_code)
         labelled, behaviour = problem(net, label, labels, text, places, n, common.seed)
         method = Probing(tuple(form_of(name) for name in forms), alpha=alpha, seed=common.seed)
         if not use:
@@ -108,7 +103,7 @@ def probe(
             remark(f"probe: {best.save(save)}")
         return found
 
-    result = _carried_out("probe", asked, common, line, run)
+    result = carried_out(Call("probe", line_of("probe", [model], options, common), out, common), run)
     answer = result.table.attrs["used" if use else "read"]
     return DONE if answer == "yes" else REJECTED
 
@@ -122,7 +117,7 @@ def mdl(
     places: Places = 4000,
     alpha: Alpha = 0.05,
     out: Out = None,
-    trust_remote_code: Trust = False,
+    trust_remote_code: TrustRemoteCode = False,
     *,
     common: Common,
 ) -> int:
@@ -130,20 +125,19 @@ def mdl(
 
     Exit code 0 if a site saves more than control tasks, the token alone and an untrained network; else 4.
     """
-    asked = Asked(model=model, text=text, out=out, trust_remote_code=trust_remote_code)
-    own = {
-        "label": (label, None), "labels": (labels, None), "site": (site, None), "places": (places, 4000),
-        "alpha": (alpha, 0.05),
+    options = {
+        "label": label, "labels": labels, "site": site, "text": text, "places": places, "alpha": alpha,
+        "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    line = repeat("mdl", asked, own, common).replace(f" --n {asked.n}", "")
 
-    def run(net: Network, tick: Callable[[float], None]) -> Result:
+    def run(tick: Callable[[float], None]) -> Result:
         from openwork.probes import Coding, describe
 
-        labelled, _ = problem(net, label, labels, text, places, asked.n, common.seed)
+        net = open_network(model, common, trust_remote_code)
+        labelled, _ = problem(net, label, labels, text, places, EXAMPLES, common.seed)
         return describe(net, labelled, site or _sites(net), Coding(alpha=alpha, seed=common.seed), tick=tick)
 
-    result = _carried_out("mdl", asked, common, line, run)
+    result = carried_out(Call("mdl", line_of("mdl", [model], options, common), out, common), run)
     return DONE if any(finding.reasons == (OBSERVED,) for finding in result.findings) else REJECTED
 
 
@@ -229,27 +223,6 @@ def _behaviour(
     groups = task.clean.groups
     default = next((group for group in ("asked", "subject") if group in groups), None)
     return task, Use(_place(at or default), standard=standard, seed=seed)
-
-
-def _carried_out(
-    name: str, asked: Asked, common: Common, line: str, method: Callable[[Network, Callable[[float], None]], Result]
-) -> Result:
-    """Run, print, and keep what came out if there is a folder for it."""
-    out = None if asked.out is None else asked.out.resolve()
-    if out is not None:
-        require_vacant(out, line)
-    net = open_network(asked.model, common, asked.trust_remote_code)
-    with Bar(name, common.quiet) as bar:
-        found = method(net, bar.tick)
-    result = replace(found, settings={**found.settings, "command": line})
-    record = kept(result, out)
-    if common.json:
-        show_json(record)
-    else:
-        show(summary(result))
-        if asked.out is not None:
-            remark(f"report: {asked.out / 'report.html'}")
-    return result
 
 
 def _sites(net: Network) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,11 +13,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from openwork.cli.command import Common, command
-from openwork.cli.inquiry import exit_code, kept, require_vacant, summary
-from openwork.cli.loading import TrustRemoteCode, open_network
+from openwork.cli.command import Common, command, line_of
+from openwork.cli.inquiry import Call, carried_out, exit_code, require_vacant
+from openwork.cli.loading import open_network
+from openwork.cli.options import Model, Out, TrustRemoteCode
 from openwork.cli.output import remark, show, show_json
-from openwork.cli.progress import Bar
 from openwork.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from openwork.control.pairs import Pairs
     from openwork.direction import Direction
     from openwork.network import Network
+    from openwork.results.result import Result
 
 Many = list[float]
 Texts = list[str]
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "steer")
     def steer(
-        model: Annotated[str, typer.Argument(help="An embedded name, a local folder, or a hub id.")] = "py-4l",
+        model: Model = "py-4l",
         concept: Annotated[
             str | None, typer.Option(help="A way to write Python: comments, camel-case, tabs or double-quotes.")
         ] = None,
@@ -73,12 +73,13 @@ def register(app: typer.Typer) -> None:
         save: Annotated[
             Path | None, typer.Option(help="Keep the direction: a folder, a .gguf for repeng, or a .pt.")
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="Folder for result.json, arrays.npz and report.html.")] = None,
+        out: Out = None,
         trust_remote_code: TrustRemoteCode = False,
         *,
         common: Common,
     ) -> int | None:
         """Make a direction and test how far it can be relied on, or continue texts with and without it."""
+        line = _line(locals())
         from openwork.control.concepts import Sizes
         from openwork.control.reliability import Reliability
         from openwork.control.sampling import Sampling
@@ -86,7 +87,6 @@ def register(app: typer.Typer) -> None:
         from openwork.results.claims import Standard
         from openwork.site import Where
 
-        line = _line(locals())
         if out is not None:
             require_vacant(out.resolve(), line)
         _require_one(concept, positive, negative, direction)
@@ -112,38 +112,17 @@ def register(app: typer.Typer) -> None:
         layers = _layers(net, pairs, found, direction, method, tokens, common.seed)
         from openwork.control.reliability import reliability
 
-        with Bar("steer", common.quiet) as bar:
-            sheet = reliability(net, found, behaviour, test, layers=layers, tick=bar.tick)
-        result = replace(sheet, settings={**sheet.settings, "command": line})
-        record = kept(result, None if out is None else out.resolve())
-        if common.json:
-            show_json(record)
-        else:
-            show(summary(result))
-            if out is not None:
-                remark(f"report: {out / 'report.html'}")
-        return exit_code(result, True)
+        def run(tick: Callable[[float], None]) -> Result:
+            return reliability(net, found, behaviour, test, layers=layers, tick=tick)
+
+        return exit_code(carried_out(Call("steer", line, out, common), run), True)
 
 
 def _line(given: dict[str, Any]) -> str:
     """The command line that does the same again, wherever it writes to."""
-    common: Common = given["common"]
     left_out = {"model", "out", "save", "common"}
-    words = ["openwork", "steer", given["model"]]
-    for name, value in given.items():
-        if (
-            name in left_out
-            or value is None
-            or value is False
-            or not isinstance(value, str | int | float | list | Path)
-        ):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
-        else:
-            words += [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
-    return shlex.join([*words, "--seed", str(common.seed), "--device", common.device, "--dtype", common.dtype.value])
+    asked = {name: value for name, value in given.items() if name not in left_out}
+    return line_of("steer", [given["model"]], asked, given["common"])
 
 
 def _require_one(concept: str | None, positive: Path | None, negative: Path | None, direction: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from openwork.cli.command import Common, command
-from openwork.cli.loading import TrustRemoteCode, open_network
+from openwork.cli.command import Common, command, line_of
+from openwork.cli.loading import open_network
+from openwork.cli.options import RealText, TrustRemoteCode
 from openwork.cli.output import remark, show, show_json
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def register(app: typer.Typer) -> None:
     def study(
         model: Annotated[str, typer.Argument(help="An embedded name, a local folder, or a hub id.")] = "py-4l",
         task: Annotated[str, typer.Option(help="Name of a task, or a .jsonl file of your own.")] = "induction",
-        text: Annotated[
-            Path | None, typer.Option(help="File or folder of real text; openwork's own source unless given.")
-        ] = None,
+        text: RealText = None,
         out: Annotated[Path, typer.Option(help="Folder for study.json, arrays.npz and report.html.")] = DEFAULT_OUT,
         trust_remote_code: TrustRemoteCode = False,
         *,
@@ -68,11 +66,8 @@ def reads_text(task: str) -> bool:
 
 def repeat(model: str, task: str, text: Path | None, out: Path, trust_remote_code: bool, common: Common) -> str:
     """The command line that does the same again."""
-    words = ["openwork", "study", model, "--task", task, *(["--text", str(text)] if text else [])]
-    words += ["--out", str(out)] if out != DEFAULT_OUT else []
-    words += ["--trust-remote-code"] if trust_remote_code else []
-    words += ["--seed", str(common.seed), "--device", common.device, "--dtype", common.dtype.value]
-    return shlex.join(words)
+    options = {"task": task, "text": text, "out": None if out == DEFAULT_OUT else out}
+    return line_of("study", [model], {**options, "trust_remote_code": trust_remote_code}, common)
 
 
 def summary(result: Study) -> RenderableType:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import replace
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from openwork.cli.command import Common, command
-from openwork.cli.inquiry import exit_code, kept, require_vacant, summary
-from openwork.cli.loading import TrustRemoteCode, open_network
-from openwork.cli.output import remark, show, show_json
-from openwork.cli.progress import Bar
+from openwork.cli.command import Common, command, line_of
+from openwork.cli.inquiry import Call, carried_out, exit_code
+from openwork.cli.loading import open_network
+from openwork.cli.options import Model, Out, RealText, TrustRemoteCode
 from openwork.errors import BadInput
 
 if TYPE_CHECKING:
@@ -54,15 +52,10 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="For bare weight files: the model whose configuration and tokenizer they have."),
         ] = None,
-        text: Annotated[
-            Path | None, typer.Option(help="File or folder of real text; openwork's own source unless given.")
-        ] = None,
+        text: RealText = None,
         rows: Annotated[int, typer.Option(help="Rows of text, about half of them held out.")] = 384,
         alpha: Annotated[float, typer.Option(help="Accepted rate of false support, of all claims together.")] = 0.05,
-        out: Annotated[
-            Path | None,
-            typer.Option(help="Folder for result.json, arrays.npz and report.html; unwritten unless given."),
-        ] = None,
+        out: Out = None,
         *,
         common: Common,
     ) -> int:
@@ -70,42 +63,29 @@ def register(app: typer.Typer) -> None:
         from openwork.learning.checkpoints import Placing, read
         from openwork.learning.watch import Watching, watch
 
-        options = {"--of": None if of is None else of.value, "--twin": twin, "--like": like, "--text": text,
-                   "--rows": rows, "--alpha": alpha}  # fmt: skip
-        line = _repeat(checkpoints, options, common)
-        folder = None if out is None else out.resolve()
-        if folder is not None:
-            require_vacant(folder, line)
-        placing = Placing(common.device, common.dtype.value)
-        found = read(checkpoints[0] if len(checkpoints) == 1 else checkpoints, like, placing)
-        other = None if twin is None else read(twin, like, placing)
-        subject = _subject(of, found, text, rows, common.seed)
-        with Bar("checkpoints", common.quiet) as bar:
-            result = watch(found, subject, Watching(alpha=alpha, seed=common.seed), twin=other, tick=bar.tick)
-        result = replace(result, settings={**result.settings, "command": line})
-        record = kept(result, folder)
-        if common.json:
-            show_json(record)
-        else:
-            show(summary(result))
-            if out is not None:
-                remark(f"report: {out / 'report.html'}")
-        return exit_code(result, True)
+        options = {"of": of, "twin": twin, "like": like, "text": text, "rows": rows, "alpha": alpha}
+
+        def run(tick: Callable[[float], None]) -> Result:
+            placing = Placing(common.device, common.dtype.value)
+            found = read(checkpoints[0] if len(checkpoints) == 1 else checkpoints, like, placing)
+            other = None if twin is None else read(twin, like, placing)
+            subject = _subject(of, found, text, rows, common.seed)
+            return watch(found, subject, Watching(alpha=alpha, seed=common.seed), twin=other, tick=tick)
+
+        call = Call("watch", line_of("watch", checkpoints, options, common), out, common)
+        return exit_code(carried_out(call, run), True)
 
 
 def _register_units(app: typer.Typer) -> None:
     @command(app, "units")
     def units(
-        model: Annotated[str, typer.Argument(help="An embedded name, a local folder, or a hub id.")] = "py-4l",
+        model: Model = "py-4l",
         site: Annotated[str, typer.Option(help="Site or pattern with units.")] = "blocks.*.mlp.hidden",
         text: Annotated[
             Path | None, typer.Option(help="File or folder of Python; openwork's own source unless given.")
         ] = None,
         tokens: Annotated[int, typer.Option(help="Tokens that are looked at, about half of them held out.")] = 6000,
-        out: Annotated[
-            Path | None,
-            typer.Option(help="Folder for result.json, arrays.npz and report.html; unwritten unless given."),
-        ] = None,
+        out: Out = None,
         trust_remote_code: TrustRemoteCode = False,
         *,
         common: Common,
@@ -113,21 +93,13 @@ def _register_units(app: typer.Typer) -> None:
         """Name hidden units by true labels of Python, beside random directions of their space; claims nothing."""
         from openwork.learning.selectivity import Naming, selectivity
 
-        line = _repeat([model], {"--site": site, "--text": text, "--tokens": tokens}, common, "units")
-        folder = None if out is None else out.resolve()
-        if folder is not None:
-            require_vacant(folder, line)
-        net = open_network(model, common, trust_remote_code)
-        with Bar("units", common.quiet) as bar:
-            result = selectivity(net, text, site, Naming(tokens=tokens, seed=common.seed), tick=bar.tick)
-        result = replace(result, settings={**result.settings, "command": line})
-        record = kept(result, folder)
-        if common.json:
-            show_json(record)
-            return
-        show(_bases(result))
-        if out is not None:
-            remark(f"report: {out / 'report.html'}")
+        options = {"site": site, "text": text, "tokens": tokens, "trust_remote_code": trust_remote_code}
+
+        def run(tick: Callable[[float], None]) -> Result:
+            net = open_network(model, common, trust_remote_code)
+            return selectivity(net, text, site, Naming(tokens=tokens, seed=common.seed), tick=tick)
+
+        carried_out(Call("units", line_of("units", [model], options, common), out, common), run, _bases)
 
 
 def _bases(result: Result) -> Table:
@@ -157,11 +129,3 @@ def _subject(of: Of | None, found: Checkpoints, text: Path | None, rows: int, se
             raise BadInput("expected no text for addition: its rows are all pairs of numbers; leave out --text")
         return lambda net: Grokking.of(net, int(data.get("split_seed", 0)), seed)
     return lambda net: Birth.of(net, Rows(text, rows, seed=seed))
-
-
-def _repeat(given: list[str], options: dict[str, Any], common: Common, name: str = "watch") -> str:
-    """The command line that does the same again, wherever it writes to."""
-    words = ["openwork", name, *given]
-    words += [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
-    words += ["--seed", str(common.seed), "--device", common.device, "--dtype", common.dtype.value]
-    return shlex.join(words)

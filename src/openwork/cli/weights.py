@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openwork.cli.inquiry import Inquiry, inquiry
+from openwork.cli.options import Alpha, Claims
 
 if TYPE_CHECKING:
     from openwork.results.result import Result
-
-Claims = Annotated[int, typer.Option(help="How many of the best to test on held-out examples.")]
-Alpha = Annotated[float, typer.Option(help="Accepted rate of false support; 5 / alpha controls are drawn.")]
 
 
 class By(StrEnum):
