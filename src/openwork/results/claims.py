@@ -65,6 +65,7 @@ class Claims:
         control_kind: str = "matched random controls",
         rivals: Mapping[str, Float[np.ndarray, " example"]] | None = None,
         adjusted_p: float | None = None,
+        intervened: bool = True,
     ) -> Finding:
         """Judge one claim.
 
@@ -77,9 +78,10 @@ class Claims:
             control_kind: what the controls are matched in.
             rivals: effects of rival hypotheses on the same examples.
             adjusted_p: the p-value adjusted for the family of claims, if several were tested.
+            intervened: whether the network was edited; what was only looked at is never supported.
         """
         found = judge(
-            effects, criteria, split, controls, control_kind, rivals, adjusted_p=adjusted_p, resamples=1999,
+            effects, criteria, split, controls, control_kind, rivals, intervened, adjusted_p, resamples=1999,
             seed=self.seed,
         )  # fmt: skip
         return found.finding(text, self.seed, self.provenance, self.settings)

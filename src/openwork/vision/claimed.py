@@ -34,13 +34,16 @@ class Candidate:
     rivals: Mapping[str, Float[np.ndarray, " example"]] = field(default_factory=dict)
 
 
-def claimed(claims: Claims, criteria: Criteria, candidates: Sequence[Candidate]) -> tuple[Finding, ...]:
+def claimed(
+    claims: Claims, criteria: Criteria, candidates: Sequence[Candidate], intervened: bool = True
+) -> tuple[Finding, ...]:
     """Judge candidates together: p-values are adjusted for all of them.
 
     Args:
         claims: about which network and images.
         criteria: what each must meet.
         candidates: chosen on the find split, measured on the held-out one.
+        intervened: whether the network was edited; what was only looked at is never supported.
 
     Returns:
         their findings, supported ones first and larger effects before smaller ones.
@@ -51,12 +54,14 @@ def claimed(claims: Claims, criteria: Criteria, candidates: Sequence[Candidate])
     if not candidates:
         return ()
     p = [
-        judge(c.effects, criteria, "held-out", c.controls, c.kind, c.rivals, resamples=RESAMPLES, seed=claims.seed)
-        .measurement.joint_p
+        judge(
+            c.effects, criteria, "held-out", c.controls, c.kind, c.rivals, intervened, resamples=RESAMPLES,
+            seed=claims.seed,
+        ).measurement.joint_p
         for c in candidates
     ]  # fmt: skip
     findings = [
-        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, c.kind, c.rivals, adjusted_p=float(q))
+        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, c.kind, c.rivals, float(q), intervened)
         for c, q in zip(candidates, benjamini_hochberg(p), strict=True)
     ]
     return tuple(sorted(findings, key=lambda f: (f.verdict != "supported", -f.estimate)))
