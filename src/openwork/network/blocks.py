@@ -141,11 +141,17 @@ def block_lists(trace: Trace) -> list[list[Block]]:
         links = [b.chained for b in blocks[:-1]]
         if 2 * sum(map(bool, links)) >= len(links) or all(b.sums for b in blocks):
             lists.append(blocks)
-    lists = [x for x in lists if _explained(x) >= _explained([b for y in lists if _inside(y, x) for b in y])]
+    lists = [x for x in lists if _explained(x) >= _explained([b for y in _directly(lists, x) for b in y])]
     explained = [x for x in lists if _explained(x)]
     several = [x for x in explained if len(x) > 1] or [x for x in lists if len(x) > 1]
     kept = several or explained
     return [x for x in kept if not any(_inside(x, y) for y in kept)]
+
+
+def _directly(lists: list[list[Block]], outer: list[Block]) -> list[list[Block]]:
+    """The lists within one, without those that lie in another of them."""
+    inner = [x for x in lists if _inside(x, outer)]
+    return [x for x in inner if not any(_inside(x, y) for y in inner)]
 
 
 def _explained(blocks: list[Block]) -> float:

@@ -13,7 +13,10 @@ HIDDEN = ("batch", "position", "channel")
 
 
 def hidden_axes(value: Tensor, call: Call) -> tuple[str, ...]:
-    """The axes of a hidden state, by its dimensions; images keep channels first where a convolution reads them so."""
+    """The axes of a hidden state: as it was followed from the image, or else by its dimensions."""
+    lie = call.lie(value)
+    if lie is not None and lie.axes[0] == "batch" and "channel" in lie.axes and len({*lie.axes} - {None}) == value.ndim:
+        return tuple(str(axis) for axis in lie.axes)
     if value.ndim == 4:
         convs = [c.module for c in [call, *call.descendants()] if isinstance(c.module, nn.Conv2d)]
         first = any(conv.in_channels == value.shape[1] for conv in convs)

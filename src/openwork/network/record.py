@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from openwork.network.attention import SOFTMAX, Registry, batch_of, is_attention_function, positional, unfused_mha
+from openwork.network.follow import Follower
+from openwork.network.lie import Lie
 from openwork.network.paths import Path, leaves
 from openwork.network.session import Session
 
@@ -30,6 +32,7 @@ class Call:
         inputs: tensor arguments by path; the first key is a position or a keyword.
         outputs: returned tensors by path.
         volatile: inputs (``in``, path) and outputs (``out``, path) that in-place operations change afterwards.
+        lies: how these tensors lie in the image.
     """
 
     name: str
@@ -43,6 +46,15 @@ class Call:
     children: list[Call] = field(default_factory=list)
     live: list[tuple[str, Path, Tensor]] = field(default_factory=list, repr=False)
     volatile: set[tuple[str, Path]] = field(default_factory=set)
+    lies: dict[tuple[str, Path], Lie | None] = field(default_factory=dict, repr=False)
+
+    def lie(self, value: Tensor) -> Lie | None:
+        """How one of the recorded inputs or outputs lies in the image."""
+        for side, tensors in (("in", self.inputs), ("out", self.outputs)):
+            for path, tensor in tensors.items():
+                if tensor is value:
+                    return self.lies.get((side, path))
+        return None
 
     def within(self, other: Call) -> bool:
         """Whether this call happened during `other`."""
@@ -111,8 +123,9 @@ class _Op:
 class Recorder(TorchFunctionMode):
     """Records one forward pass; tensors are cloned, for in-place operations change them later."""
 
-    def __init__(self, root: nn.Module):
+    def __init__(self, root: nn.Module, inputs: Mapping[str, Any]):
         super().__init__()
+        self.follower = Follower(root, inputs)
         self.names = {module: name for name, module in root.named_modules(remove_duplicate=True)}
         self.clock = 0
         self.stack: list[Call] = []
@@ -135,6 +148,7 @@ class Recorder(TorchFunctionMode):
         for path, leaf in leaves({**dict(enumerate(args)), **kwargs}):
             call.inputs[path] = copy(leaf)
             call.live.append(("in", path, leaf))
+            call.lies["in", path] = self.follower.of(leaf)
         if parent is not None:
             parent.children.append(call)
         self.calls.append(call)
@@ -148,6 +162,7 @@ class Recorder(TorchFunctionMode):
         for path, leaf in leaves(output):
             call.outputs[path] = copy(leaf)
             call.live.append(("out", path, leaf))
+            call.lies["out", path] = self.follower.of(leaf)
 
     def dispatched(
         self,
@@ -175,17 +190,16 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.in_registry or not self.stack:
-            return func(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
+        if func is F.multi_head_attention_forward and self.stack and not self.in_registry:
             with self:
                 return unfused_mha(*args, **kwargs)
-        if not is_attention_function(func):
-            return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        self.follower.see(func, args, kwargs, output)
+        if self.in_registry or not self.stack or not is_attention_function(func):
+            return output
         for call in self.stack:
             self.functions[call] = self.functions.get(call, -1) + 1
         counts = {call: self.functions[call] for call in self.stack}
-        output = func(*args, **kwargs)
         kind = "sdpa" if func is F.scaled_dot_product_attention else "softmax" if func in SOFTMAX else "matmul"
         tensors = tuple(copy(a) if isinstance(a, Tensor) else a for a in positional(args, kwargs)[0])
         self.ops.append(_Op(kind, self.stack[-1], counts, self.tick(), tensors, copy(output), output))
@@ -209,7 +223,7 @@ def record(root: nn.Module, inputs: Mapping[str, Any]) -> Trace:
         root: the network.
         inputs: keyword arguments of its call.
     """
-    recorder = Recorder(root)
+    recorder = Recorder(root, inputs)
     with Session(root) as session, torch.no_grad():
         for module in recorder.names:
             if isinstance(module, torch.jit.ScriptModule):
