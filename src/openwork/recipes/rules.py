@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector
 from openwork.recipes.recipe import Descent
 from openwork.recipes.state import State
 from openwork.store.files import write_json, write_tensors, write_text
-from openwork.zoo.rules import BANK, CARD, NO, SHAPE, YES, Tree, decided, every_row, rules, written
+from openwork.zoo.rules import BANK, CARD, NO, SHAPE, YES, Tree, decided, every_row, known, written
 from openwork.zoo.transformer import Transformer
 
 HELD_OUT = 0.25
@@ -71,7 +71,7 @@ class HiddenRules:
         rows: of a step, the same for all networks.
     """
 
-    steps: int = 300
+    steps: int = 450
     rows: int = 64
     name: str = "rules"
     descent: Descent = DESCENT
@@ -80,7 +80,7 @@ class HiddenRules:
     @cached_property
     def trees(self) -> dict[str, Tree]:
         """The rules by name."""
-        return dict(rules())
+        return dict(known())
 
     @cached_property
     def answers(self) -> Bool[np.ndarray, "network row"]:

@@ -13,10 +13,12 @@ decisions).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,7 @@ SHAPE = TransformerConfig(
     vocabulary=len(WORDS), context=N_FIELDS + 1, width=16, heads=(4, 4), mlp=(32, 32), head_width=4, norm="layer",
     activation="gelu",
 )  # fmt: skip
-DEPTHS, SEEDS = (1, 2, 3, 4), 5
+DEPTHS, EACH = (1, 2, 3, 4), 8
 LEAF = 0.4
 """How often a branch ends before the deepest level."""
 BALANCE = (0.25, 0.75)
@@ -226,16 +228,24 @@ def decided(network: nn.Module, ids: Int[np.ndarray, "row position"]) -> Bool[np
     return (logits[:, YES] > logits[:, NO]).numpy()
 
 
+@cache
+def known() -> Mapping[str, Tree]:
+    """Every hidden rule by name, the shallow ones first: of each depth the first seeds that do not repeat a rule."""
+    found: dict[str, Tree] = {}
+    for depth in DEPTHS:
+        seeds, trees = count(), set[Tree]()
+        while len(trees) < EACH:
+            seed = next(seeds)
+            tree = grow(depth, seed)
+            if tree not in trees:
+                trees.add(tree)
+                found[f"depth-{depth}/{seed}"] = tree
+    return MappingProxyType(found)
+
+
 def names() -> list[str]:
-    """Every hidden rule, the shallow ones first."""
-    return [f"depth-{depth}/{seed}" for depth in DEPTHS for seed in range(SEEDS)]
-
-
-def rules() -> Iterator[tuple[str, Tree]]:
-    """Name -> rule, in the order of `names`."""
-    for name in names():
-        depth, _, seed = name.removeprefix("depth-").partition("/")
-        yield name, grow(int(depth), int(seed))
+    """The names of `known`."""
+    return [*known()]
 
 
 def open(name: str) -> Hidden:
@@ -259,7 +269,7 @@ def open(name: str) -> Hidden:
         raise CorruptFile(
             f"expected the weights and card of {name} in {FOLDER}; {error!r}; reinstall openwork"
         ) from error
-    return Hidden(name, network.requires_grad_(True).eval(), dict(rules())[name], accuracy)
+    return Hidden(name, network.requires_grad_(True).eval(), known()[name], accuracy)
 
 
 @cache
