@@ -32,6 +32,15 @@ def test_a_linear_probe_is_the_logistic_regression_of_scaled_vectors() -> None:
     assert np.allclose(probe.probabilities(x), expected, atol=1e-2)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_channels_that_repeat_others_change_nothing_but_share_their_weight(classes: int) -> None:
+    x, y, _ = separable(classes)
+    twice = np.concatenate([x, x, np.zeros((len(x), 2))], axis=1) / np.sqrt(2)
+    ones = np.ones(len(y))
+    alone, both = (Linear().train(v, y, classes, 1.0, ones, 0).layers[0] for v in (x, twice))
+    np.testing.assert_allclose(both[0], np.concatenate([alone[0], alone[0], 0 * alone[0][:2]]) / np.sqrt(2), atol=1e-6)
+
+
 def test_ridge_solves_its_normal_equations() -> None:
     x, _, documents = separable()
     y = x @ np.arange(8.0)

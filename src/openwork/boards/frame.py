@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from openwork.boards.cost import metered
 from openwork.boards.problem import Problem
@@ -204,6 +205,7 @@ def _work(jobs: Sequence[_Job], workers: int, tick: Tick) -> None:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def _carry_out(job: _Job) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +21,12 @@ STEPS = 400
 """Of any solver, at most."""
 PATH = 1.5
 """By how much each L1 penalty of a path is weaker than the one before."""
+SMALL = 4_000_000
+"""Numbers up to which more than one thread makes a solver slower: each of its steps is over before they have met."""
+NARROW = 512
+"""Channels up to which finding the directions that vary costs less than it saves."""
+STILL = 1e-12
+"""Of the largest variance: directions that vary less do not vary, as far as floats tell."""
 SPARSE = re.compile(r"(\d+)-sparse( by L1)?")
 
 
@@ -87,10 +95,13 @@ class Linear:
             ridge = Ridge(alpha=1 / strength).fit(x, y, weights)
             return Trained((_column(ridge.coef_, ridge.intercept_),), True)
         model: Any = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-3)
-        converged = _fitted(model, x, y, weights)
+        # with an L2 penalty nothing is gained by weight on what does not vary, so the solver need not carry it along
+        basis = _varying(x)
+        converged = _fitted(model, x @ basis.T, y, weights)
+        weight = model.coef_.astype(float) @ basis
         if classes == 2:
-            return Trained((_two(model.coef_[0], model.intercept_[0]),), converged)
-        return Trained(((model.coef_.T.astype(float), model.intercept_.astype(float)),), converged)
+            return Trained((_two(weight[0], model.intercept_[0]),), converged)
+        return Trained(((weight.T, model.intercept_.astype(float)),), converged)
 
 
 @dataclass(frozen=True)
@@ -195,6 +206,15 @@ def form_of(name: str) -> Form:
     return Sparse(int(match[1]), "L1" if match[2] else "mean difference")
 
 
+def _varying(x: Vectors) -> Float[np.ndarray, "direction channel"]:
+    """Orthonormal directions in which some vectors differ from 0; of wide ones all channels."""
+    width = x.shape[1]
+    if width > NARROW:
+        return np.eye(width)
+    values, vectors = np.linalg.eigh(x.T @ x)
+    return vectors[:, values > STILL * values[-1]].T
+
+
 def _two(weights: np.ndarray, bias: float) -> tuple[np.ndarray, np.ndarray]:
     """One logit as two, that of the first class 0."""
     matrix = np.stack((np.zeros_like(weights), weights), 1).astype(float)
@@ -208,10 +228,22 @@ def _column(weights: np.ndarray, bias: Any) -> tuple[np.ndarray, np.ndarray]:
 def _fitted(model: Any, x: Vectors, y: Targets, weights: Any) -> bool:
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as told, _threads(x.size):
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(x, y, sample_weight=weights)
     return not any(issubclass(w.category, ConvergenceWarning) for w in told)
+
+
+def _threads(size: int) -> AbstractContextManager[Any]:
+    """One thread for a small problem; for others as many as there are."""
+    return _pools().limit(limits=1 if size <= SMALL else None)
+
+
+@cache
+def _pools() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _let_in(x: Vectors, y: Targets, classes: int, weights: Any, k: int) -> Int[np.ndarray, " k"]:

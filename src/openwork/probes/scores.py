@@ -81,7 +81,7 @@ class Judged:
             found = []
             for wins, positive, negative in tables:
                 pairs = (weights @ positive) * (weights @ negative)
-                won = np.einsum("rg,gh,rh->r", weights, wins, weights)
+                won = ((weights @ wins) * weights).sum(1)
                 found.append(np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
             return np.mean(found, axis=0)
 
