@@ -212,7 +212,8 @@ def _varying(x: Vectors) -> Float[np.ndarray, "direction channel"]:
     if width > NARROW:
         return np.eye(width)
     values, vectors = np.linalg.eigh(x.T @ x)
-    return vectors[:, values > STILL * values[-1]].T
+    # of vectors that are all 0 every direction stays, since a solver needs one
+    return vectors[:, values >= STILL * values[-1]].T
 
 
 def _two(weights: np.ndarray, bias: float) -> tuple[np.ndarray, np.ndarray]:
