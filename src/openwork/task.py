@@ -54,14 +54,22 @@ class Tensors:
 
     Args:
         values: argument -> tensor (example, ...).
+        regions: parts of the images: name -> (example, y, x) bool, in pixels. ``Where(group=name)`` is then, at every
+            site that is a map or holds patch tokens, the places that lie in the part.
     """
 
     values: Mapping[str, Tensor]
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {name: len(value) for name, value in self.values.items()}
         if not counts or len(set(counts.values())) > 1 or not all(counts.values()):
             raise BadInput(f"expected tensors of the same number of examples, at least one; got {counts}")
+        for name, mask in self.regions.items():
+            if mask.ndim != 3 or len(mask) != len(self) or str(mask.dtype) != "torch.bool":
+                raise BadInput(
+                    f"expected region {name!r} as bool ({len(self)}, y, x); got {mask.dtype} {tuple(mask.shape)}"
+                )
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -82,7 +90,9 @@ class Tensors:
 
     def take(self, rows: Sequence[int]) -> Tensors:
         """The given rows, in that order."""
-        return Tensors({name: value[list(rows)] for name, value in self.values.items()})
+        picked = list(rows)
+        regions = {name: mask[picked] for name, mask in self.regions.items()}
+        return Tensors({name: value[picked] for name, value in self.values.items()}, regions)
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,7 @@ class Task:
         wrong: Any,
         *,
         argument: str = "pixel_values",
+        regions: Mapping[str, Tensor] | None = None,
         metric: Metric = LOGIT_DIFFERENCE,
         held_out: Iterable[int] | None = None,
         name: str = "tensors",
@@ -222,6 +233,7 @@ class Task:
             right: (batch,) the right class of each clean example.
             wrong: (batch,) the class that is right for the corrupted one.
             argument: the argument of the network that takes them.
+            regions: parts of the images, see `Tensors`; the same in both inputs.
             metric: the metric.
             held_out: as in `from_tokens`.
             name: of the task.
@@ -231,7 +243,7 @@ class Task:
         """
         if clean.shape != corrupted.shape:
             raise BadInput(f"expected inputs of one shape; got {tuple(clean.shape)} and {tuple(corrupted.shape)}")
-        both = [Tensors({argument: x}) for x in (clean, corrupted)]
+        both = [Tensors({argument: x}, dict(regions or {})) for x in (clean, corrupted)]
         return cls._of(name, both[0], both[1], right, wrong, (0,) * len(both[0]), metric, held_out)
 
     @classmethod

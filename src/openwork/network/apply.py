@@ -5,10 +5,11 @@ Nothing is written where an edit does not select, and what every edit reached is
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,10 +32,14 @@ from openwork.edit import (
     Twin,
 )
 from openwork.errors import BadInput, Misaligned
-from openwork.network.layout import Layout
+from openwork.network.layout import Layout, RegionGroups, place_axes
 from openwork.network.ports import select
 from openwork.network.session import Session
 from openwork.site import Where
+
+if TYPE_CHECKING:
+    from openwork.network.grid import Grid
+    from openwork.network.network import Network
 
 
 @dataclass(eq=False)
@@ -67,6 +72,8 @@ class Context:
         sources: the source runs by name.
         surrogates: the surrogates by name.
         site: the base name of the site.
+        inputs: the layout of the inputs, for the regions of images.
+        grid: of the site, for images of the inputs' size.
     """
 
     session: Session
@@ -76,22 +83,58 @@ class Context:
     sources: Mapping[str, SourceRun]
     surrogates: Mapping[str, Callable[[Tensor], Tensor]]
     site: str
+    inputs: Layout | None = None
+    grid: Callable[[], Grid] | None = None
     reads: dict[str, Tensor] = field(default_factory=dict)
     masks: dict[tuple[Where, int, int], Tensor | None] = field(default_factory=dict)
 
+    @classmethod
+    def at(
+        cls,
+        net: Network,
+        session: Session,
+        site: str,
+        layout: Layout,
+        sources: Mapping[str, SourceRun],
+        surrogates: Mapping[str, Callable[[Tensor], Tensor]],
+    ) -> Context:
+        """What edits at a site of a network can look at, for inputs of a layout."""
+        info = net.map.info(site)
+        image = next((tuple(mask.shape[1:]) for mask in layout.regions.values()), None)
+        return cls(
+            session, net.map.layout_at(site, layout), info.axes, info.part_axis, sources, surrogates, site, layout,
+            lambda: net.grid(site, image),
+        )  # fmt: skip
+
     def column_axis(self) -> int | None:
-        """The axis that `Where.positions` selects on."""
-        return next((self.axes.index(a) for a in ("position", "query") if a in self.axes), None)
+        """The axis that `Where.positions` selects on, once `flat` has made one of rows and columns."""
+        return self.places[0] if self.places else None
 
     busy: bool = False
 
     def __post_init__(self) -> None:
         self.foreign = self.layout is None
+        self.places = place_axes(self.axes)
+
+    def flat(self, value: Tensor) -> Tensor:
+        """The value with one axis of positions."""
+        return value.flatten(self.places[0], self.places[-1]) if len(self.places) > 1 else value
+
+    def columns(self, value: Tensor) -> int:
+        """The number of positions of a value."""
+        return math.prod(value.shape[axis] for axis in self.places)
 
     def see(self, value: Tensor) -> None:
         """Take the layout from the value where the inputs' does not hold."""
         if self.layout is None:
-            self.layout = own_layout(value, self.column_axis())
+            self.layout = self.own_layout(value, self.inputs)
+
+    def own_layout(self, value: Tensor, inputs: Layout | None) -> Layout:
+        """The layout of a value of the site whose positions are not those of the inputs."""
+        layout = Layout.full(value.shape[0], self.columns(value))
+        if inputs is not None and inputs.regions and self.grid is not None:
+            layout.groups = RegionGroups(inputs.regions, self.grid, value.shape[0])
+        return layout
 
     @property
     def rows(self) -> Layout:
@@ -185,17 +228,17 @@ def _mask(where: Where, value: Tensor, context: Context, step: int) -> Tensor | 
     if axis is None or "batch" not in context.axes:
         if where.positions is not None or where.group is not None:
             raise BadInput(f"expected no positions at {context.site}, whose axes are {context.axes}; got {where}")
-        axis = 0
-    return context.mask(where, value.shape[axis], step)
+        return context.mask(where, value.shape[0], step)
+    return context.mask(where, context.columns(value), step)
 
 
 def _spread(mask: Tensor, value: Tensor, context: Context) -> Tensor:
     """A (batch, column) mask in the shape that broadcasts against a value of the site."""
-    axis = context.column_axis()
     shape = [1] * value.ndim
     shape[0] = mask.shape[0]
-    if axis is not None and axis > 0:
-        shape[axis] = mask.shape[1]
+    if context.places and context.places[0] > 0:
+        for axis in context.places:
+            shape[axis] = value.shape[axis]
         return mask.reshape(shape)
     return mask.any(1).reshape(shape)
 
@@ -203,15 +246,10 @@ def _spread(mask: Tensor, value: Tensor, context: Context) -> Tensor:
 # -- the value each edit writes; mask is None where it writes everywhere --
 
 
-def own_layout(value: Tensor, axis: int | None) -> Layout:
-    """The layout of a tensor without padding."""
-    return Layout.full(value.shape[0], value.shape[axis] if axis is not None else 1)
-
-
 def _source(name: str, context: Context, index: tuple[int, ...]) -> tuple[Tensor, Layout]:
     run = context.sources[name]
     value = run.values[context.site]
-    layout = own_layout(value, context.column_axis()) if context.foreign else run.layout
+    layout = context.own_layout(value, run.layout) if context.foreign else run.layout
     return select(value, context.part_axis, index), layout
 
 
@@ -247,7 +285,7 @@ def _aligned(
             f"expected source and inputs of equal lengths to patch {context.site}; "
             f"got {layout.lengths} and {context.rows.lengths}"
         )
-    out = part.clone()
+    out, source = context.flat(part).clone(), context.flat(source)
     rows = range(batch) if where.rows is None else where.rows
     for row in rows:
         origin = row if source.shape[0] == batch else 0
@@ -261,7 +299,7 @@ def _aligned(
         columns = torch.tensor(to, device=part.device) + context.rows.offsets[row]
         values = source[origin].index_select(axis - 1, torch.tensor(of, device=part.device) + layout.offsets[origin])
         out[row].index_copy_(axis - 1, columns, values.to(out.dtype))
-    return out
+    return out.reshape(part.shape)
 
 
 def _same_groups(where: Where, layout: Layout, context: Context) -> bool:
@@ -284,12 +322,19 @@ def _ablate(edit: Ablate, part: Tensor, mask: Tensor | None, context: Context) -
             )
         return source[order]
     real = _real(source, layout, context)
-    mean = real.mean(0)
+    mean = _everywhere(real.mean(0), part, context)
     if edit.how == "mean":
         return mean
     generator = torch.Generator().manual_seed(edit.seed)
     noise = torch.randn(part.shape, generator=generator).to(part)
-    return mean + real.std(0) * noise
+    return mean + _everywhere(real.std(0), part, context) * noise
+
+
+def _everywhere(statistic: Tensor, part: Tensor, context: Context) -> Tensor:
+    """A statistic over rows and positions, in a shape that broadcasts against the part."""
+    if len(context.places) < 2:
+        return statistic
+    return statistic.reshape([1 if i == 0 or i in context.places else n for i, n in enumerate(part.shape)])
 
 
 def _real(source: Tensor, layout: Layout, context: Context) -> Tensor:
@@ -297,7 +342,7 @@ def _real(source: Tensor, layout: Layout, context: Context) -> Tensor:
     axis = context.column_axis()
     if axis is None or "key" in context.axes:
         return source.float()
-    moved = source.movedim(axis, 1)
+    moved = context.flat(source).movedim(axis, 1)
     rows = [moved[r, o : o + n] for r, (o, n) in enumerate(zip(layout.offsets, layout.lengths, strict=True))]
     return torch.cat(rows).float()
 
@@ -319,11 +364,20 @@ def derangement(n: int, seed: int) -> list[int]:
 
 
 def _set(edit: Set, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
-    return _fitting(edit, _tensor(edit.value, part), part, context)
+    return _fitting(edit, _along(_tensor(edit.value, part), part, context), part, context)
 
 
 def _add(edit: Add, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
-    return part + edit.scale * _fitting(edit, _tensor(edit.vector, part), part, context)
+    return part + edit.scale * _fitting(edit, _along(_tensor(edit.vector, part), part, context), part, context)
+
+
+def _along(array: Tensor, part: Tensor, context: Context) -> Tensor:
+    """A vector along the channels, wherever their axis is; other arrays broadcast as they are."""
+    if array.ndim != 1 or len(context.places) < 2 or "channel" not in context.axes:
+        return array
+    shape = [1] * part.ndim
+    shape[context.axes.index("channel")] = len(array)
+    return array.reshape(shape)
 
 
 def _scale(edit: Scale, part: Tensor, mask: Tensor | None, context: Context) -> Tensor:
@@ -438,12 +492,12 @@ def _twin(edit: Twin, part: Tensor, mask: Tensor | None, context: Context) -> Te
     change = (_fitting(inner, _COMPUTE[type(inner)](inner, part, mask, context), part, context) - part).float()
     axis = context.column_axis()
     kept = 1 if axis is None else 2
-    moved = change if axis is None else change.movedim(axis, 1)
+    moved = change if axis is None else context.flat(change).movedim(axis, 1)
     size = moved.flatten(kept).norm(dim=kept) if moved.ndim > kept else moved.abs()
     direction = torch.randn(moved.shape[kept:], generator=torch.Generator().manual_seed(edit.seed)).to(moved)
     direction = direction / direction.norm()
     new = size.reshape(*size.shape, *[1] * (moved.ndim - kept)) * direction
-    return part + (new if axis is None else new.movedim(1, axis)).to(part.dtype)
+    return part + (new if axis is None else new.movedim(1, axis).reshape(part.shape)).to(part.dtype)
 
 
 def _tensor(array: Any, like: Tensor) -> Tensor:

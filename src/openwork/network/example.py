@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.errors import BadInput
+from openwork.pictures import ImageFormat
 
 ROWS, WIDTH = 2, 11
 
@@ -35,8 +36,13 @@ def longest_of(module: nn.Module) -> int | None:
     return None
 
 
-def guess(module: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
+def guess(module: nn.Module, tokenizer: Any = None, images: ImageFormat | None = None) -> dict[str, Any]:
     """Keyword arguments of one short call.
+
+    Args:
+        module: the network.
+        tokenizer: its tokenizer, if it has one.
+        images: what it wants of an image, if that is known.
 
     Raises:
         BadInput: if nothing tells what the module reads.
@@ -58,7 +64,10 @@ def guess(module: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
         return ordinary[torch.randint(len(ordinary), (ROWS, width), generator=generator)].to(device)
 
     def image(channels: int, size: int) -> Tensor:
-        return torch.randn(ROWS, channels, size, size, generator=generator).to(device, floating)
+        pixels = natural(channels, (images.size if images is not None else None) or (size, size), generator)
+        fits = images is not None and images.channels == channels
+        values = images.encode(pixels) if images is not None and fits else 4 * pixels - 2
+        return values.to(device, floating)
 
     config = getattr(module, "config", None)
     out: dict[str, Any] = {}
@@ -88,6 +97,20 @@ def guess(module: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
             f"cannot tell what {type(module).__name__} reads; pass example=, the keyword arguments of one call"
         )
     return out
+
+
+def natural(channels: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Pixels in [0, 1] with the spectrum of photographs, whose amplitude falls as one over the frequency.
+
+    Source:
+        Field 1987, "Relations between the statistics of natural images and the response properties of cortical cells".
+    """
+    noise = torch.fft.rfft2(torch.randn(ROWS, channels, *size, generator=generator))
+    y, x = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])
+    frequency = (y.square() + x.square()).sqrt().clamp_min(1 / max(size))
+    pixels = torch.fft.irfft2(noise / frequency, s=size)
+    low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)
+    return (pixels - low) / (high - low).clamp_min(1e-12)
 
 
 _DUAL = ("clip", "siglip", "siglip2", "chinese_clip", "align", "altclip", "clipseg", "groupvit", "metaclip_2")

@@ -113,12 +113,16 @@ class Following(TorchFunctionMode):
         return output
 
 
-def _image(root: nn.Module, value: Tensor) -> Lie:
-    """An input of four axes: channels stand where the first convolution, or a count of 1 or 3, puts them."""
+def image_axes(root: nn.Module, value: Tensor) -> tuple[str, ...]:
+    """The axes of an input of four: channels stand where the first convolution, or a count of 1 or 3, puts them."""
     conv = next((m for m in root.modules() if isinstance(m, nn.Conv2d)), None)
     wanted = (conv.in_channels,) if conv is not None else (1, 3)
     last = value.shape[1] not in wanted and value.shape[-1] in wanted
-    axes = ("batch", "y", "x", "channel") if last else MAP
+    return ("batch", "y", "x", "channel") if last else MAP
+
+
+def _image(root: nn.Module, value: Tensor) -> Lie:
+    axes = image_axes(root, value)
     size = (value.shape[axes.index("y")], value.shape[axes.index("x")])
     return Lie(axes, ONE, ONE, size, 0, False)
 

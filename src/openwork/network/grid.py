@@ -153,7 +153,8 @@ def _image_of(net: Network, image: tuple[int, int] | None) -> tuple[tuple[int, i
     value = net.example.get(main)
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 4:
         raise BadInput(f"expected a network that reads images; {net.name} reads {main}")
-    axes = (1, 2) if net.preparer.channels_last else (2, 3)
+    named = net.preparer.axes or ("batch", "channel", "y", "x")
+    axes = (named.index("y"), named.index("x"))
     if image is None:
         image = net.images.size if net.images is not None and net.images.size is not None else None
     size = (value.shape[axes[0]], value.shape[axes[1]]) if image is None else (int(image[0]), int(image[1]))
@@ -180,7 +181,7 @@ def _lie(net: Network, site: str, kwargs: Mapping[str, Any]) -> Lie | None:
             with contextlib.suppress(Stop):
                 net.root(**kwargs)
         except (RuntimeError, ValueError, IndexError) as error:
-            size = tuple(kwargs[net.preparer.main].shape[-2:])
+            size = tuple(kwargs[net.preparer.main].shape)
             raise BadInput(f"{net.name} takes no images of {size} ({type(error).__name__}: {error})") from error
     lie = found[0] if found else None
     info = net.map.info(site)

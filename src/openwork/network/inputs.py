@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.errors import BadInput
-from openwork.network.layout import Layout
+from openwork.network.layout import Layout, width_of
 from openwork.task import Inputs, Tensors
 
 
@@ -39,6 +39,8 @@ class Preparer:
         causal: whether a later token is known never to change an earlier row.
         vocabulary: number of token ids, if it reads tokens.
         longest: the largest number of positions, if it has one.
+        axes: the axes of the images that it reads, if it reads any.
+        channels: how many channels these have.
     """
 
     module: nn.Module
@@ -47,6 +49,8 @@ class Preparer:
     causal: bool
     vocabulary: int | None
     longest: int | None
+    axes: tuple[str, ...] | None = None
+    channels: int = 0
 
     def __post_init__(self) -> None:
         parameters = inspect.signature(getattr(self.module, "_orig_mod", self.module).forward).parameters
@@ -72,7 +76,7 @@ class Preparer:
         if isinstance(inputs, Inputs):
             return self._rows(inputs, side)
         if isinstance(inputs, Tensors):
-            return self._kwargs(dict(inputs.values))
+            return self._tensors(inputs)
         if isinstance(inputs, Tensor):
             return self._tensor(inputs)
         if isinstance(inputs, Mapping):
@@ -89,6 +93,18 @@ class Preparer:
         if not ids:
             raise BadInput(f"expected at least one token; the tokenizer makes none of {text[:40]!r}")
         return list(ids)
+
+    def _tensors(self, inputs: Tensors) -> Prepared:
+        prepared = self._kwargs(dict(inputs.values))
+        if inputs.regions:
+            value = prepared.kwargs[self.main]
+            size = tuple(n for a, n in zip(self.axes or (), value.shape, strict=False) if a in ("y", "x"))
+            wrong = [name for name, mask in inputs.regions.items() if tuple(mask.shape[1:]) != size]
+            if wrong:
+                got = tuple(inputs.regions[wrong[0]].shape[1:])
+                raise BadInput(f"expected regions of the size of the images, {size}; {wrong[0]!r} has {got}")
+            prepared.layout.regions = dict(inputs.regions)
+        return prepared
 
     def _rows(self, inputs: Inputs, side: str) -> Prepared:
         lengths = tuple(len(row) for row in inputs.ids)
@@ -129,7 +145,8 @@ class Preparer:
             ids = next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
             if ids is None:
                 raise BadInput(f"expected a tensor argument, such as {self.main}; got {sorted(kwargs)}")
-            return Prepared(kwargs, Layout.full(ids.shape[0], ids.shape[1] if ids.ndim > 1 else 1))
+            return Prepared(kwargs, Layout.full(ids.shape[0], width_of(ids)))
+        self._check_image(ids)
         if not ids.numel():
             raise BadInput(f"expected at least one row and one token; got shape {tuple(ids.shape)}")
         if not ids.is_floating_point() and ids.ndim == 2:
@@ -138,13 +155,32 @@ class Preparer:
             raise BadInput(f"expected finite values in {self.main}; got NaN or infinity")
         mask = kwargs.get("attention_mask")
         if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape != ids.shape:
-            return Prepared(kwargs, Layout.full(ids.shape[0], ids.shape[1] if ids.ndim > 1 else 1))
+            return Prepared(kwargs, Layout.full(ids.shape[0], width_of(ids)))
         layout = Layout.from_mask(mask)
         if any(layout.offsets) and "position_ids" in self.accepts and "position_ids" not in kwargs:
             kwargs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp_min(0)
         if "attention_mask" not in self.accepts and not any("kwargs" in name for name in self.accepts):
             raise BadInput("this network takes no attention_mask; give rows of equal length, or no left padding")
         return Prepared(kwargs, layout)
+
+    def _check_image(self, value: Tensor) -> None:
+        """Refuse what is no batch of images for a network that reads these, before a convolution does."""
+        if self.axes is None:
+            return
+        axes = ", ".join(self.axes).replace("batch", "image").replace("channel", str(self.channels))
+        if value.ndim != 4:
+            raise BadInput(f"expected images ({axes}); got {tuple(value.shape)}")
+        channel = self.axes.index("channel")
+        if value.shape[channel] != self.channels:
+            other = 1 if channel == 3 else 3
+            turned = value.shape[other] == self.channels
+            hint = f" The channels seem to be axis {other}: permute them." if turned else ""
+            raise BadInput(f"expected images ({axes}); got {tuple(value.shape)}.{hint}")
+        if not value.is_floating_point():
+            raise BadInput(
+                f"expected images as floating values; got {value.dtype}. Divide bytes by 255 and give them to "
+                "net.images.encode, which makes of them what this network reads"
+            )
 
     def _check_ids(self, ids: Tensor) -> None:
         low, high = (int(x) for x in torch.aminmax(ids))

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from openwork.errors import BadInput, UnknownName
 from openwork.site import Where
+
+if TYPE_CHECKING:
+    from openwork.network.grid import Grid
+
+
+def place_axes(axes: Sequence[str]) -> tuple[int, ...]:
+    """The axes that hold the positions of a site: one, or rows and columns, which count as one flat index."""
+    for name in ("position", "query"):
+        if name in axes:
+            return (list(axes).index(name),)
+    y = list(axes).index("y") if "y" in axes else -1
+    if y < 0 or tuple(axes[y : y + 2]) != ("y", "x"):
+        return ()
+    return (y - 1, y, y + 1) if y and axes[y - 1] == "time" else (y, y + 1)
+
+
+def width_of(value: Tensor) -> int:
+    """The number of positions of an input; images have none of their own, for every map has others."""
+    return value.shape[1] if 1 < value.ndim < 4 else 1
+
+
+class RegionGroups(Mapping[str, tuple[tuple[int, ...], ...]]):
+    """Regions of images as the positions of one site, resolved when they are asked for.
+
+    Args:
+        regions: see `Layout`.
+        grid: of the site.
+        rows: of the site's value.
+    """
+
+    def __init__(self, regions: Mapping[str, Tensor], grid: Callable[[], Grid], rows: int):
+        self._regions, self._grid, self._rows = regions, grid, rows
+        self._found: dict[str, tuple[tuple[int, ...], ...]] = {}
+
+    def __getitem__(self, name: str) -> tuple[tuple[int, ...], ...]:
+        if name not in self._found:
+            masks = self._regions[name]
+            if len(masks) != self._rows:
+                raise BadInput(f"expected a site with one row for each of {len(masks)} images; got {self._rows} rows")
+            grid = self._grid()
+            self._found[name] = tuple(tuple(grid.positions(mask)) for mask in masks)
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._regions)
+
+    def __len__(self) -> int:
+        return len(self._regions)
 
 
 @dataclass(eq=False)
@@ -21,12 +70,14 @@ class Layout:
         lengths: how many real tokens each row has.
         width: the number of columns.
         groups: token groups: name -> positions of each row.
+        regions: parts of an image: name -> (row, y, x) bool, in pixels. Each site resolves them through its grid.
     """
 
     offsets: tuple[int, ...]
     lengths: tuple[int, ...]
     width: int
     groups: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def full(cls, rows: int, width: int) -> Layout:
@@ -54,7 +105,7 @@ class Layout:
         """The layout of the given rows, in that order."""
         groups = {name: tuple(group[r] for r in rows) for name, group in self.groups.items()}
         offsets, lengths = (tuple(values[r] for r in rows) for values in (self.offsets, self.lengths))
-        return Layout(offsets, lengths, self.width, groups)
+        return Layout(offsets, lengths, self.width, groups, {k: v[list(rows)] for k, v in self.regions.items()})
 
     @property
     def padded(self) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from openwork.edit import UNEDITED, Edit, Substitute
 from openwork.errors import BadInput, EditMissed, Misaligned, UnknownName
-from openwork.network.apply import SourceRun
+from openwork.network.apply import SourceRun, reached
 from openwork.network.layout import Layout
 from openwork.network.memory import parse_bytes
 from openwork.network.replay.certificate import NotReplayable, Suffixes
@@ -317,7 +317,9 @@ class _Measurement:
         for edit in cell:
             context = writer.context(edit.site.path)
             axis = context.column_axis()
-            if context.layout is None or axis is None:
+            if context.foreign and edit.site.path in writer.base:
+                mask = reached(edit, writer.base[edit.site.path], context)
+            elif context.layout is None or axis is None:
                 mask = None if edit.where.rows is None else torch.zeros(len(self.batch), 1, dtype=torch.bool)
                 if mask is not None:
                     mask[list(edit.where.rows or ())] = True

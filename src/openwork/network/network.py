@@ -13,12 +13,14 @@ from openwork.edit import Edit
 from openwork.errors import BadInput
 from openwork.network.anatomy import SiteInfo
 from openwork.network.generate import Generation, generate
+from openwork.network.grid import Grid, find_grid
 from openwork.network.inputs import Preparer
 from openwork.network.memory import MemoryPlan, Sink, memory_plan, run_in_chunks
 from openwork.network.padding import check_padding
 from openwork.network.run import Plan, Run, called, execute, make_plan, resolve_sources
 from openwork.network.sites import SiteMap
 from openwork.network.timeline import Timeline
+from openwork.pictures import ImageFormat
 from openwork.rule import Rule, checked
 from openwork.site import Site
 
@@ -39,6 +41,7 @@ class Network:
         preparer: how inputs become arguments.
         example: the arguments of the dry run.
         timeline: what ran when in the dry run.
+        images: what it wants of an image, or None if nothing says so.
     """
 
     def __init__(
@@ -51,9 +54,12 @@ class Network:
         preparer: Preparer,
         example: Mapping[str, Any],
         timeline: Timeline,
+        images: ImageFormat | None = None,
     ):
         self.module, self.root, self.name, self.tokenizer = module, root, name, tokenizer
         self.map, self.preparer, self.example, self.timeline = map, preparer, example, timeline
+        self.images = images
+        self.grids: dict[tuple[str, tuple[int, int]], Grid] = {}
         self.plans: dict[Any, Plan] = {}
         self.padding: dict[str, bool] = {}
         self.replays: Suffixes | str | None = None
@@ -108,6 +114,20 @@ class Network:
     def parts(self, site: str | Site) -> int:
         """How many heads, units or channels an index of this site may select."""
         return self.map.info(self.map.resolve(Site.parse(site).path)[0].path).parts
+
+    # -- images --
+
+    def grid(self, site: str | Site, image: tuple[int, int] | None = None) -> Grid:
+        """Where the positions of a site lie in the image, and what each of them sees.
+
+        Args:
+            site: one site.
+            image: (height, width) of the image; the size that the network's format or its dry run has unless given.
+
+        Raises:
+            BadInput: if the network reads no images, or not of this size, or if the places cannot be told.
+        """
+        return find_grid(self, self.map.resolve(Site.parse(site).path)[0].path, image)
 
     # -- text --
 

@@ -14,19 +14,24 @@ from openwork.errors import BadInput
 from openwork.network.anatomy import Surveyor
 from openwork.network.certify import Certifier, first_output, is_causal
 from openwork.network.example import guess, longest_of, vocabulary_of
+from openwork.network.follow import image_axes
 from openwork.network.inputs import Preparer
+from openwork.network.layout import width_of
+from openwork.network.image_format import image_format
 from openwork.network.load import load
 from openwork.network.network import Network
 from openwork.network.paths import leaves
 from openwork.network.record import record
 from openwork.network.sites import SiteMap, module_sites
 from openwork.network.timeline import Timeline
+from openwork.pictures import ImageFormat
 
 
 def open(
     model: Any,
     *,
     tokenizer: Any = None,
+    images: ImageFormat | None = None,
     example: Mapping[str, Any] | None = None,
     name: str | None = None,
     device: str | torch.device | None = None,
@@ -39,6 +44,7 @@ def open(
     Args:
         model: a module, a local folder (text or `Path`), or a hub id of transformers.
         tokenizer: a tokenizer of transformers; loaded beside the weights if there is one.
+        images: what the network wants of an image; read from the files of a checkpoint that says so.
         example: keyword arguments of one short call, if they cannot be guessed.
         name: what to call the network in results.
         device: where to load it.
@@ -51,6 +57,8 @@ def open(
         CorruptFile: if its files are damaged.
         BadInput: if it is no model at all, is in training mode, returns NaN, or cannot be called with the example.
     """
+    if images is not None and not isinstance(images, ImageFormat):
+        raise BadInput(f"expected images= as an openwork.ImageFormat; got {images!r:.100}")
     if isinstance(model, nn.Module):
         if trust_remote_code or allow_bin or dtype is not None or device is not None:
             raise BadInput("device, dtype and loading flags are for names and folders; move the module yourself")
@@ -59,14 +67,19 @@ def open(
         raise BadInput(f"expected a module, a folder or a hub id of transformers; got {model!r}")
     else:
         module, tokenizer = load(model, tokenizer, device, dtype, trust_remote_code, allow_bin)
+        images = images or image_format(model)
         name = name or str(model)
     root: nn.Module = getattr(module, "_orig_mod", module)
     if root.training:
         raise BadInput(f"expected a module in evaluation mode; call {type(root).__name__}.eval() first")
-    kwargs = dict(example) if example is not None else guess(root, tokenizer)
+    kwargs = dict(example) if example is not None else guess(root, tokenizer, images)
     with _eager(root):
         map_, preparer, timeline = _survey(root, kwargs, tokenizer)
-    return Network(module, root, name or type(root).__name__, tokenizer, map_, preparer, kwargs, timeline)
+    if images is not None and preparer.axes is None:
+        raise BadInput(f"expected images= for a network that reads images only; {type(root).__name__} reads {preparer.main}")
+    if images is not None and images.channels != preparer.channels:
+        raise BadInput(f"expected a format of {preparer.channels} channels, as the network reads; got {images.channels}")
+    return Network(module, root, name or type(root).__name__, tokenizer, map_, preparer, kwargs, timeline, images)
 
 
 def _survey(root: nn.Module, kwargs: dict[str, Any], tokenizer: Any) -> tuple[SiteMap, Preparer, Timeline]:
@@ -81,10 +94,13 @@ def _survey(root: nn.Module, kwargs: dict[str, Any], tokenizer: Any) -> tuple[Si
     ports = {site.name: site.port for site in found}
     modules, module_ports = module_sites(trace)
     ids = kwargs[main]
-    width = ids.shape[1] if isinstance(ids, Tensor) and ids.ndim > 1 else 1
+    width = width_of(ids) if isinstance(ids, Tensor) else 1
+    image = image_axes(root, ids) if isinstance(ids, Tensor) and ids.is_floating_point() and ids.ndim == 4 else None
     vocabulary = vocabulary_of(root) if isinstance(ids, Tensor) and not ids.is_floating_point() else None
     causal = is_causal(root, kwargs, main, sites, ports)
     preparer = Preparer(root, tokenizer, main, causal, vocabulary, longest_of(root))
+    if image is not None:
+        preparer.axes, preparer.channels = image, ids.shape[image.index("channel")]
     map_ = SiteMap(
         sites,
         ports,

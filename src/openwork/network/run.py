@@ -205,9 +205,7 @@ def attach(
         edits = plan.edits.get(name, [])
         visit: Visit | None = None
         if edits:
-            context = Context(
-                session, net.map.layout_at(name, layout), info.axes, info.part_axis, sources, surrogates, name
-            )
+            context = Context.at(net, session, name, layout, sources, surrogates)
             context.reads = reads
             for edit in edits:
                 ledger = Ledger(edit, name)

@@ -63,6 +63,8 @@ class SiteMap:
         info = self.info(name)
         if info.axes[0] == "batch" and info.shape[0] != self.rows:
             return None
+        if "x" in info.axes:
+            return None
         for axis, size in zip(info.axes, info.shape, strict=True):
             if axis in ("position", "query"):
                 return layout if size == self.width else None

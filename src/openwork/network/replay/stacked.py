@@ -18,6 +18,7 @@ from openwork.errors import EditMissed
 from openwork.network.apply import Context, Ledger, SourceRun, editor
 from openwork.network.certify import first_output
 from openwork.network.inputs import Prepared
+from openwork.network.layout import place_axes
 from openwork.network.ports import joined, select
 from openwork.network.replay.prefix import Prefix
 from openwork.network.replay.writes import Write
@@ -117,11 +118,9 @@ class Stack:
                 step = _writing(write, cell.examples, info.part_axis, info.axes)
                 visit = step if visit is None else joined(visit, step)
             for edit in (e for e in cell.edits if e.site.path == site):
-                layout = self.net.map.layout_at(site, prepared.layout)
-                context = Context(
-                    session, None if layout is None else layout.take(range(span.start, span.stop)), info.axes,
-                    info.part_axis, _rows_of(self.sources, cell.examples), self.surrogates, site,
-                )  # fmt: skip
+                layout = prepared.layout.take(range(span.start, span.stop))
+                sources = _rows_of(self.sources, cell.examples)
+                context = Context.at(self.net, session, site, layout, sources, self.surrogates)
                 ledgers.append(Ledger(edit, site))
                 step = editor(edit, context, ledgers[-1])
                 visit = step if visit is None else joined(visit, step)
@@ -153,8 +152,8 @@ def _writing(write: Write, examples: Sequence[int], axis: int, axes: tuple[str, 
         if not whole:
             shape = [1] * part.ndim
             shape[0] = len(rows)
-            if "position" in axes:
-                shape[axes.index("position")] = where.shape[1]
+            for place in place_axes(axes):
+                shape[place] = part.shape[place]
             new = torch.where(where.to(device).reshape(shape), new, part)
         if not write.index:
             return new

@@ -74,12 +74,10 @@ class Writer:
     def context(self, site: str) -> Context:
         """What an edit at the site can look at."""
         if site not in self._contexts:
-            info, net = self.net.map.info(site), self.net
-            layout = net.map.layout_at(site, self.layout)
-            self._contexts[site] = Context(
-                Session(net.root, self.layout.rows), layout, info.axes, info.part_axis, self.sources, self.surrogates,
-                site,
-            )  # fmt: skip
+            session = Session(self.net.root, self.layout.rows)
+            self._contexts[site] = Context.at(
+                self.net, session, site, self.layout, self.sources, self.surrogates
+            )
         return self._contexts[site]
 
     def write(self, edit: Edit) -> Write:
@@ -158,7 +156,7 @@ def resolved(edits: Sequence[Edit], net: Network) -> tuple[Edit, ...]:
 
 def _changed(new: Tensor, part: Tensor, context: Context) -> Tensor:
     """(example, position) where the part changes; (example, 1) at sites without positions."""
-    differs = (new != part).cpu()
+    differs = context.flat(new != part).cpu()
     axis = context.column_axis()
     if axis is None:
         return differs.flatten(1).any(1, keepdim=True)
