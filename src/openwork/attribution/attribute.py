@@ -23,8 +23,9 @@ from openwork.attribution.method import Attribution, Method, Tick, silent
 from openwork.attribution.perturbing import PERTURBING
 from openwork.attribution.rollout import AttentionRollout, GradientRollout
 from openwork.errors import BadInput, OpenworkError
-from openwork.evidence import benjamini_hochberg, judge, studentised_interval
-from openwork.finding import Criteria, Finding
+from openwork.evidence import studentised_interval
+from openwork.finding import Finding
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.task import Batch, Inputs, Task
@@ -259,26 +260,11 @@ def _claims(
             effects = _beyond(own, other, rows)
             controls = np.array([np.nanmean(_beyond(own, other, draw)) for draw in draws])
             text = f"{method.name} puts {task.metric.name} on {task.name} down to the tokens {name!r}"
-            candidates.append((text, effects[~np.isnan(effects)], controls))
-    return _judged(candidates, criteria, claims), remarks
+            candidates.append(Candidate(text, effects[~np.isnan(effects)], controls))
+    return claimed(claims, criteria, candidates, CONTROL), remarks
 
 
 def _beyond(own: np.ndarray, other: np.ndarray | None, rows: Sequence[Sequence[int]]) -> np.ndarray:
     """What some tokens have of the attribution beyond their number, and beyond what shuffled weights give them."""
     found = excess(own, rows)
     return found if other is None else found - np.maximum(excess(other, rows), 0)
-
-
-def _judged(
-    candidates: Sequence[tuple[str, np.ndarray, np.ndarray]], criteria: Criteria, claims: Claims
-) -> tuple[Finding, ...]:
-    """Judge candidates with p-values adjusted for all of them; supported ones and larger effects first."""
-    p = [
-        judge(effects, criteria, "held-out", controls, CONTROL, resamples=1999, seed=claims.seed).measurement.joint_p
-        for _, effects, controls in candidates
-    ]
-    findings = [
-        claims.claim(text, effects, criteria, "held-out", controls, CONTROL, adjusted_p=float(q))
-        for (text, effects, controls), q in zip(candidates, benjamini_hochberg(p), strict=True)
-    ]
-    return tuple(sorted(findings, key=lambda f: (f.verdict != "supported", -f.estimate)))

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from openwork.causal.candidates import Candidate, Gap, claimed, held_out_table, settings_of
+from openwork.causal.candidates import Gap, settings_of
 from openwork.causal.controls import KIND, Twins
 from openwork.causal.parts import Components, Part, coordinates, parts_of
 from openwork.causal.replacing import Replacement, Replacing, real
@@ -32,6 +32,7 @@ from openwork.network.measure import Tick, silent
 from openwork.network.ports import select
 from openwork.network.run import Run
 from openwork.network.sweep import effects
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Where

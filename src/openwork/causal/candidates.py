@@ -1,8 +1,7 @@
-"""Chosen on the find split, claimed on the held-out one: what every causal method does with its candidates."""
+"""What every causal method measures against: the gap between clean and corrupted runs, and shares of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,67 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from openwork.errors import BadInput
-from openwork.evidence import benjamini_hochberg, judge
-from openwork.finding import Criteria, Finding
 from openwork.network.sweep import effects as effects_of
 from openwork.network.sweep import plain
-from openwork.results.claims import Claims
 from openwork.task import Batch, Inputs, Metric, Task
 
 if TYPE_CHECKING:
     from openwork.network import Network
 
-RESAMPLES = 1999
 LEVEL = 0.95
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A claim before it is judged.
-
-    Args:
-        text: the claim in words.
-        effects: of the intervention on each held-out example that it reaches, larger for more of what is claimed.
-        controls: the mean effect of each matched control on the same examples.
-        kind: what its controls are matched in, where that differs from those of other candidates.
-    """
-
-    text: str
-    effects: Float[np.ndarray, " example"]
-    controls: Float[np.ndarray, " control"]
-    kind: str = ""
-
-
-def claimed(
-    claims: Claims, criteria: Criteria, candidates: Sequence[Candidate], control_kind: str
-) -> tuple[Finding, ...]:
-    """Judge candidates together: p-values are adjusted for all of them.
-
-    Args:
-        claims: about which network and task.
-        criteria: what each must meet.
-        candidates: chosen on the find split, measured on the held-out one.
-        control_kind: what the controls are matched in.
-
-    Returns:
-        their findings, supported ones first and larger effects before smaller ones.
-
-    Source:
-        Benjamini and Hochberg 1995, of the intersection-union p-values of the candidates.
-    """
-    if not candidates:
-        return ()
-    kinds = [c.kind or control_kind for c in candidates]
-    p = [
-        judge(c.effects, criteria, "held-out", c.controls, kind, resamples=RESAMPLES, seed=claims.seed)
-        .measurement.joint_p
-        for c, kind in zip(candidates, kinds, strict=True)
-    ]  # fmt: skip
-    findings = [
-        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, kind, adjusted_p=float(q))
-        for c, kind, q in zip(candidates, kinds, benjamini_hochberg(p), strict=True)
-    ]
-    return tuple(sorted(findings, key=lambda f: (f.verdict != "supported", -f.estimate)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,12 +151,3 @@ def recoveries(
 def settings_of(method: Any, **more: Any) -> dict[str, Any]:
     """The knobs of a method and what else was asked for, as JSON values."""
     return {**asdict(method), **more}
-
-
-def held_out_table(texts: Sequence[str], effects: Any, controls: Any) -> dict[str, Any]:
-    """Variables of a table for what was claimed: the effect on every held-out example and of every control."""
-    return {
-        "claimed_effect": (("claim", "held_out_example"), np.asarray(effects)),
-        "control_effect": (("claim", "control"), np.asarray(controls)),
-        "claimed": ("claim", np.asarray(list(texts), dtype=str)),
-    }

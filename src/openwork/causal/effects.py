@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from openwork.causal.candidates import Candidate, Gap, claimed, held_out_table, settings_of
+from openwork.causal.candidates import Gap, settings_of
 from openwork.causal.controls import KIND, Twins
 from openwork.causal.freezing import ablated_runs, held, later
 from openwork.causal.parts import Components, Part, coordinates, parts_of
@@ -24,6 +24,7 @@ from openwork.errors import BadInput
 from openwork.network import measure
 from openwork.network.measure import Tick, silent
 from openwork.network.sweep import effects as summary
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.task import Batch, Split, Task

@@ -28,7 +28,7 @@ from openwork.causal.attention_edges import (
     scores_of,
     visible,
 )
-from openwork.causal.candidates import Candidate, claimed, held_out_table, settings_of, sign_of
+from openwork.causal.candidates import settings_of, sign_of
 from openwork.edit import KnockOut
 from openwork.errors import BadInput
 from openwork.finding import Finding
@@ -36,6 +36,7 @@ from openwork.network import measure
 from openwork.network.layout import Layout
 from openwork.network.measure import Tick, silent
 from openwork.network.sweep import effects as cell_effects
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Site, Where

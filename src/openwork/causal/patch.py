@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from openwork.causal.candidates import (
-    Candidate,
-    Gap,
-    claimed,
-    held_out_table,
-    recoveries,
-    require_twins,
-    settings_of,
-)
+from openwork.causal.candidates import Gap, recoveries, require_twins, settings_of
 from openwork.causal.controls import KIND, Twins
 from openwork.edit import Edit, Patch
 from openwork.errors import BadInput, UnknownName
@@ -33,6 +25,7 @@ from openwork.evidence import benjamini_hochberg
 from openwork.network import measure
 from openwork.network.measure import Base, Tick, silent
 from openwork.network.sweep import AXES, PARTS, Family, effects
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Site, Where

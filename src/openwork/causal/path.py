@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from openwork.causal.candidates import Candidate, Gap, claimed, held_out_table, require_twins, settings_of
+from openwork.causal.candidates import Gap, require_twins, settings_of
 from openwork.causal.controls import KIND
 from openwork.causal.routes import Route, Router, Traffic, alike
 from openwork.causal.wiring import Wiring, placed
@@ -27,6 +27,7 @@ from openwork.finding import Criteria, Finding
 from openwork.network.measure import Base, Tick, silent
 from openwork.network.memory import parse_bytes
 from openwork.network.sweep import effects as cell_effects
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Site

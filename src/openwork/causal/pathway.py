@@ -15,12 +15,13 @@ import numpy as np
 from jaxtyping import Float
 
 from openwork.causal.attention_edges import Groups, Pairs, as_many, existing, layout_of, said, scores_of, visible
-from openwork.causal.candidates import Candidate, claimed, settings_of, sign_of
+from openwork.causal.candidates import settings_of, sign_of
 from openwork.causal.knockout import CHUNK
 from openwork.edit import KnockOut
 from openwork.errors import BadInput
 from openwork.network import measure
 from openwork.network.measure import Tick, silent
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Where

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from openwork.causal.candidates import Candidate, Gap, claimed, held_out_table, recoveries, settings_of, sign_of
+from openwork.causal.candidates import Gap, recoveries, settings_of, sign_of
 from openwork.causal.controls import KIND, Twins
 from openwork.causal.patch import said
 from openwork.edit import Edit, Patch
@@ -27,6 +27,7 @@ from openwork.network import measure
 from openwork.network.measure import Tick, silent
 from openwork.network.run import Run
 from openwork.network.sweep import effects
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Where

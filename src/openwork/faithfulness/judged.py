@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from openwork.causal.candidates import Candidate, claimed, held_out_table
 from openwork.faithfulness.attributions import Explainer, settings_of
 from openwork.finding import Criteria, Finding
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims
 from openwork.task import Task
 

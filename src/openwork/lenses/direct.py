@@ -25,7 +25,7 @@ from torch import Tensor
 
 from openwork.edit import Patch
 from openwork.errors import BadInput, SiteRefused, UnknownName
-from openwork.evidence import benjamini_hochberg, judge
+from openwork.evidence import benjamini_hochberg
 from openwork.lenses.terms import BY, Terms, stream_terms
 from openwork.network import measure
 from openwork.network.anatomy import tolerance
@@ -33,6 +33,7 @@ from openwork.network.ends import Unembedding, last
 from openwork.network.measure import Tick, silent
 from openwork.network.run import Run
 from openwork.network.sweep import effects as summary
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Site, Where
@@ -342,20 +343,11 @@ def _claims(
     ])  # fmt: skip
     claims = Claims(net, task, settings, method.seed)
     texts = [f"{name} writes the logit difference of {task.name} straight to the logits" for name in names]
-    judged = [judge(e, criteria, "held-out", c, KIND, seed=method.seed) for e, c in zip(effects, controls, strict=True)]
-    adjusted = benjamini_hochberg([one.measurement.joint_p for one in judged])
-    findings = [
-        claims.claim(text, effect, criteria, "held-out", control, KIND, adjusted_p=float(q))
-        for text, effect, control, q in zip(texts, effects, controls, adjusted, strict=True)
-    ]
+    candidates = [Candidate(*one) for one in zip(texts, effects, controls, strict=True)]
     own = np.stack([found.values[found.names.index(name)] for name in names])
-    held = {
-        "claimed_effect": (("claim", "held_out_example"), effects),
-        "claimed_attribution": (("claim", "held_out_example"), own),
-        "control_effect": (("claim", "control"), controls),
-        "claimed": ("claim", np.asarray(texts, dtype=str)),
-    }
-    return tuple(sorted(findings, key=lambda f: (f.verdict != "supported", -f.estimate))), held
+    held = held_out_table(texts, effects, controls)
+    held["claimed_attribution"] = (("claim", "held_out_example"), own)
+    return claimed(claims, criteria, candidates, KIND), held
 
 
 def _random(vector: Tensor, count: int, seed: int) -> Float[Tensor, "control example channel"]:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from openwork.direction import Direction
 from openwork.errors import BadInput, UnknownName
-from openwork.evidence import benjamini_hochberg, judge, wilson_interval
+from openwork.evidence import benjamini_hochberg, wilson_interval
 from openwork.network import measure
 from openwork.network.measure import Tick, silent
 from openwork.network.sweep import effects, plain
@@ -30,6 +30,7 @@ from openwork.probes.labelled import YES_NO, Labelled
 from openwork.probes.readers import fit
 from openwork.probes.recording import record, require_vector
 from openwork.probes.use import added
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Site, Where
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from openwork.network import Network
 
 KIND = "moves as far in random directions"
-RESAMPLES = 1999
 ROWS = 32
 """Examples of one backward pass."""
 
@@ -364,20 +364,15 @@ def _claims(
             f"moving towards the concept {name} at {site} {'raises' if lean > 0 else 'lowers'} {task.metric.name}"
         )
     # every test must pass: that of the move, and that the score stands out of random concepts
-    p = [
-        max(judge(r, criteria, "held-out", c, KIND, resamples=RESAMPLES, seed=method.seed).measurement.joint_p, rank)
-        for r, c, rank in zip(rows, controls, ranks, strict=True)
-    ]
-    findings = [
-        claims.claim(text, row, criteria, "held-out", control, KIND, adjusted_p=float(q))
-        for text, row, control, q in zip(texts, rows, controls, benjamini_hochberg(p), strict=True)
+    candidates = [
+        Candidate(text, row, control, also=float(rank))
+        for text, row, control, rank in zip(texts, rows, controls, ranks, strict=True)
     ]
     more: dict[str, Any] = {name: ("claim", values) for name, values in effects(np.array(rows)).items() if name != "p"}
     more["claimed_effect"] = (("claim", "held_out_example"), np.array(rows))
     more["control_effect"] = (("claim", "control"), np.array(controls))
     more["claim"] = ("claim", np.array([f"{name} at {site}" for site, name in chosen]))
-    order = sorted(range(len(findings)), key=lambda i: (findings[i].verdict != "supported", -findings[i].estimate))
-    return tuple(findings[i] for i in order), more
+    return claimed(claims, criteria, candidates, KIND), more
 
 
 def _scale(net: Network, task: Task) -> float:

@@ -18,12 +18,11 @@ from jaxtyping import Float
 from openwork.direction import Direction
 from openwork.edit import Ablate, Add, Array, Edit, Twin
 from openwork.errors import BadInput
-from openwork.evidence import benjamini_hochberg, judge
-from openwork.finding import Finding
 from openwork.network import measure
 from openwork.network.measure import Tick, silent
 from openwork.network.sweep import effects as summary
 from openwork.probes.recording import channels_last, require_vector
+from openwork.results.candidates import Candidate, judged
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Where
@@ -39,7 +38,6 @@ STEPS = 2.0
 """How far a move goes, in standard deviations of what examples carry along the direction."""
 STILL = 1e-5
 """Examples that spread less than this share of their length along a direction do not vary along it."""
-RESAMPLES = 1999
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,8 @@ def use(
         controls.append(np.array([_lost(base, value, towards).mean() for value in other]))
         tick((number + 1) / len(ways))
     texts = [_text(way, direction, task, where) for way in ways]
-    findings = _judged(claims, criteria, texts, rows, controls)
+    candidates = [Candidate(*one) for one in zip(texts, rows, controls, strict=True)]
+    findings = judged(claims, criteria, candidates, KIND)
     used = _summed([str(finding.verdict) for finding in findings])
     table = _table(net, task, direction, ways, np.array(rows), np.array(controls), used)
     return Result("use of a direction", tuple(findings), table, claims.settings, (*_said(used, direction), *remarks))
@@ -259,20 +258,6 @@ def _leaning(net: Network, find: Batch, task: Task, cells: Any, sign: float, mem
     """The sign for which a move loses on the find split."""
     values = sign * measure(net, find, task.metric, cells, memory=memory).values
     return 1.0 if (values[1] - values[0]).mean() >= 0 else -1.0
-
-
-def _judged(
-    claims: Claims, criteria: Any, texts: Sequence[str], rows: Sequence[np.ndarray], controls: Sequence[np.ndarray]
-) -> list[Finding]:
-    """Judge all ways together: p-values are adjusted for them."""
-    p = [
-        judge(row, criteria, "held-out", control, KIND, resamples=RESAMPLES, seed=claims.seed).measurement.joint_p
-        for row, control in zip(rows, controls, strict=True)
-    ]
-    return [
-        claims.claim(text, row, criteria, "held-out", control, KIND, adjusted_p=float(q))
-        for text, row, control, q in zip(texts, rows, controls, benjamini_hochberg(p), strict=True)
-    ]
 
 
 def _summed(verdicts: Sequence[str]) -> str:

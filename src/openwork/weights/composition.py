@@ -21,9 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openwork.errors import BadInput
-from openwork.evidence import benjamini_hochberg, judge
+from openwork.evidence import benjamini_hochberg
 from openwork.network.measure import Tick, silent
 from openwork.network.sweep import effects as summary
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.task import Inputs, Task
@@ -245,21 +246,10 @@ def _claims(
         f"{task.name} needs what {heads.names[e.earlier]} writes in the {e.what} of {heads.names[e.later]}"
         for e in best
     ]
-    judged = [
-        judge(x, criteria, "held-out", c, EDGE_KIND, seed=method.seed) for x, c in zip(effects, controls, strict=True)
-    ]
-    adjusted = benjamini_hochberg([one.measurement.joint_p for one in judged])
     claims = Claims(heads.net, task, settings, method.seed)
-    found = [
-        claims.claim(text, x, criteria, "held-out", c, EDGE_KIND, adjusted_p=float(q))
-        for text, x, c, q in zip(texts, effects, controls, adjusted, strict=True)
-    ]
-    found.sort(key=lambda f: (f.verdict != "supported", -f.estimate))
-    held: dict[str, Any] = {
-        "claimed_effect": (("claim", "held_out_example"), effects),
-        "control_effect": (("claim", "control"), controls),
-        "claimed": ("claim", np.asarray(texts, dtype=str)),
-    }
+    candidates = [Candidate(*one) for one in zip(texts, effects, controls, strict=True)]
+    found = [*claimed(claims, criteria, candidates, EDGE_KIND)]
+    held = held_out_table(texts, effects, controls)
     if len(edges) > 3:
         values = _values(scores, edges)
         own = np.array([_spearman(values, column) for column in change.T])
