@@ -76,9 +76,13 @@ def open(
     with _eager(root):
         map_, preparer, timeline = _survey(root, kwargs, tokenizer)
     if images is not None and preparer.axes is None:
-        raise BadInput(f"expected images= for a network that reads images only; {type(root).__name__} reads {preparer.main}")
+        raise BadInput(
+            f"expected images= for a network that reads images only; {type(root).__name__} reads {preparer.main}"
+        )
     if images is not None and images.channels != preparer.channels:
-        raise BadInput(f"expected a format of {preparer.channels} channels, as the network reads; got {images.channels}")
+        raise BadInput(
+            f"expected a format of {preparer.channels} channels, as the network reads; got {images.channels}"
+        )
     return Network(module, root, name or type(root).__name__, tokenizer, map_, preparer, kwargs, timeline, images)
 
 

@@ -75,9 +75,7 @@ class Writer:
         """What an edit at the site can look at."""
         if site not in self._contexts:
             session = Session(self.net.root, self.layout.rows)
-            self._contexts[site] = Context.at(
-                self.net, session, site, self.layout, self.sources, self.surrogates
-            )
+            self._contexts[site] = Context.at(self.net, session, site, self.layout, self.sources, self.surrogates)
         return self._contexts[site]
 
     def write(self, edit: Edit) -> Write:
