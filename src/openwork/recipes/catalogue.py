@@ -16,6 +16,7 @@ from openwork.recipes.python import PythonRecipe
 from openwork.recipes.recipe import Recipe
 from openwork.recipes.rules import HiddenRules
 from openwork.recipes.sentences import SENTENCE_RECIPES
+from openwork.recipes.shapes import SHAPES_RECIPES
 from openwork.recipes.siit import DESCENT, StrictInterchange
 from openwork.recipes.solu import NAMES, OneLayer
 from openwork.recipes.superposition import Superposition
@@ -46,6 +47,7 @@ SELF_CONTAINED: tuple[Recipe, ...] = (
     Superposition("superposition/20-in-5", 20, 5, decay=0.8, sparsities=(0.0, 0.7, 0.9, 0.97, 0.99)),
     *SENTENCE_RECIPES,
     HiddenRules(),
+    *SHAPES_RECIPES,
 )
 TRAINED_PROGRAMS: dict[str, dict[str, Any]] = {
     "addition": {"steps": 1200},

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 from openwork.errors import BadInput
 from openwork.recipes.plan import Plan
@@ -73,7 +73,7 @@ def write_config(network: nn.Module, folder: Path) -> None:
     Raises:
         BadInput: if it is of another kind.
     """
-    if not isinstance(network, GPT2LMHeadModel):
+    if not isinstance(network, PreTrainedModel):
         write_json(folder / "config.json", config(network))
         return
     chosen = copy.deepcopy(network.config)

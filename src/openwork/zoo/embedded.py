@@ -12,10 +12,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from openwork.errors import BadInput, CorruptFile, UnknownName
 from openwork.zoo.attention_only import AttentionOnly, AttentionOnlyConfig
+from openwork.zoo.convolution import Residual, ResidualConfig
 from openwork.zoo.superposition import ToyModel, ToyModelConfig
 from openwork.zoo.transformer import Transformer, TransformerConfig
 
@@ -25,10 +33,16 @@ CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer.json"
 KINDS: Mapping[str, tuple[type[nn.Module], type]] = {
     "openwork-attention-only": (AttentionOnly, AttentionOnlyConfig),
+    "openwork-residual": (Residual, ResidualConfig),
     "openwork-toy-model": (ToyModel, ToyModelConfig),
     "openwork-transformer": (Transformer, TransformerConfig),
 }
-"""`model_type` of `config.json` -> the class of ours and its configuration; anything else is a GPT-2."""
+"""`model_type` of `config.json` -> the class of ours and its configuration."""
+OTHERS: Mapping[str, tuple[Any, type[PretrainedConfig]]] = {
+    "gpt2": (GPT2LMHeadModel, GPT2Config),
+    "vit": (ViTForImageClassification, ViTConfig),
+}
+"""The same for classes of transformers."""
 REINSTALL = "reinstall openwork (pip install --force-reinstall openwork)"
 
 
@@ -153,7 +167,11 @@ def _build(folder: Path) -> nn.Module:
     if (kind := config.pop("model_type")) in KINDS:
         network, shape = KINDS[kind]
         return network(shape(**config))
-    return GPT2LMHeadModel(GPT2Config.from_pretrained(folder, local_files_only=True))
+    if kind not in OTHERS:
+        known = sorted({*KINDS, *OTHERS})
+        raise CorruptFile(f"expected a model_type of {known} in {folder}; got {kind!r}; {REINSTALL}")
+    network, shape = OTHERS[kind]
+    return network(shape.from_pretrained(folder, local_files_only=True))
 
 
 def config(network: nn.Module) -> dict[str, Any]:
@@ -171,7 +189,8 @@ def config(network: nn.Module) -> dict[str, Any]:
             values = {field.name: getattr(chosen, field.name) for field in fields(shape) if field.init}
             return {"model_type": kind, **values}
     known = ", ".join(cls.__name__ for cls, _ in KINDS.values())
-    raise BadInput(f"expected one of {known}, or a GPT2LMHeadModel; got a {type(network).__name__}")
+    others = " or ".join(cls.__name__ for cls, _ in OTHERS.values())
+    raise BadInput(f"expected one of {known}, or a {others}; got a {type(network).__name__}")
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:

@@ -1,4 +1,4 @@
-"""Short clips: a scene in which objects act one after the other, and questions about what they do and in which order."""
+"""Short clips: a scene in which objects act one after the other; questions about what they do, and in which order."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ takes square roots, all of which are the same to the last bit on every machine; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil, cos, floor, radians, sin, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -24,9 +24,8 @@ MARGIN = 2
 FAR = 1e6
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Where the square from -1 to 1 lies in a picture: column vectors `(xx, yx)` and `(xy, yy)` and a middle, pixels."""
+class Frame(NamedTuple):
+    """Where the square from -1 to 1 lies in a picture: its middle and half its sides as columns, in pixels."""
 
     x: float
     y: float
@@ -49,17 +48,74 @@ class Frame:
         return floor(64 * x + 0.5) / 64, floor(64 * y + 0.5) / 64
 
 
-@dataclass(frozen=True)
 class Shape:
     """An outline in a picture.
 
-    Attributes:
+    Args:
         box: the pixels around it: left, top, right, bottom, the last two exclusive.
-        field: its distance at columns x and rows y, (row, column).
     """
 
-    box: tuple[int, int, int, int]
-    field: Callable[[Float[Array, " x"], Float[Array, " y"]], Float[Array, "y x"]]
+    def __init__(self, box: tuple[int, int, int, int]):
+        self.box = box
+
+    def field(self, xs: Float[Array, " x"], ys: Float[Array, " y"]) -> Float[Array, "y x"]:
+        """Its distance at columns and rows."""
+        raise NotImplementedError
+
+
+class Convex(Shape):
+    """A convex polygon: the greatest signed distance from the lines through its sides.
+
+    Args:
+        box: the pixels around it.
+        lines: for each side a, b, c of the distance a x + b y + c.
+    """
+
+    def __init__(self, box: tuple[int, int, int, int], lines: Float[Array, "side 3"]):
+        super().__init__(box)
+        self._a, self._b, self._c = lines[:, :1], lines[:, 1:2], lines[:, 2:]
+
+    def field(self, xs: Float[Array, " x"], ys: Float[Array, " y"]) -> Float[Array, "y x"]:
+        """Its distance at columns and rows."""
+        return ((self._a * xs)[:, None, :] + (self._b * ys + self._c)[:, :, None]).max(axis=0)
+
+
+class Ellipse(Shape):
+    """An ellipse by its first-order distance: exact at the border, where alone it is used to the pixel.
+
+    Args:
+        box: the pixels around it.
+        middle: in pixels.
+        axes: the matrix that makes the unit circle the ellipse, row by row.
+    """
+
+    def __init__(
+        self, box: tuple[int, int, int, int], middle: tuple[float, float], axes: tuple[float, float, float, float]
+    ):
+        super().__init__(box)
+        a, b, c, d = axes
+        det = a * d - b * c
+        self._middle, self._inverse = middle, (d / det, -b / det, -c / det, a / det)
+
+    def field(self, xs: Float[Array, " x"], ys: Float[Array, " y"]) -> Float[Array, "y x"]:
+        """Its distance at columns and rows."""
+        a, b, c, d = self._inverse
+        x, y = xs - self._middle[0], (ys - self._middle[1])[:, None]
+        u, v = a * x + b * y, c * x + d * y
+        gx, gy = a * u + c * v, b * u + d * v
+        return (u * u + v * v - 1.0) / (2.0 * np.sqrt(gx * gx + gy * gy) + 1e-9)
+
+
+class Ring(Shape):
+    """What is within one ellipse and without another."""
+
+    def __init__(self, whole: Ellipse, hole: Ellipse):
+        super().__init__(whole.box)
+        self._whole, self._hole = whole, hole
+
+    def field(self, xs: Float[Array, " x"], ys: Float[Array, " y"]) -> Float[Array, "y x"]:
+        """Its distance at columns and rows."""
+        return np.maximum(self._whole.field(xs, ys), -self._hole.field(xs, ys))
 
 
 def place(outline: Outline, frame: Frame, size: int) -> Shape | None:
@@ -72,30 +128,29 @@ def place(outline: Outline, frame: Frame, size: int) -> Shape | None:
     """
     if isinstance(outline, Polygon):
         return _polygon([frame.at(corner) for corner in outline.corners], size)
-    (x, y), (wide, high) = outline.middle, outline.radii
-    c, s = COS[outline.angle % 360], SIN[outline.angle % 360]
-    middle = frame.at((x, y))
-
-    def stretched(wide: float, high: float) -> tuple[float, float, float, float]:
-        a, b, d, e = wide * c, -high * s, wide * s, high * c
-        return (
-            frame.xx * a + frame.xy * d,
-            frame.xx * b + frame.xy * e,
-            frame.yx * a + frame.yy * d,
-            frame.yx * b + frame.yy * e,
-        )
-
-    outer = stretched(wide, high)
-    inner = stretched(wide - outline.width, high - outline.width) if outline.width else None
+    middle, (wide, high) = frame.at(outline.middle), outline.radii
+    outer = _stretched(frame, wide, high, outline.angle)
     reach_x, reach_y = sqrt(outer[0] ** 2 + outer[1] ** 2), sqrt(outer[2] ** 2 + outer[3] ** 2)
     box = _box(middle[0] - reach_x, middle[1] - reach_y, middle[0] + reach_x, middle[1] + reach_y, size)
     if box is None:
         return None
-    whole = _ellipse(middle, outer)
-    if inner is None:
-        return Shape(box, whole)
-    hole = _ellipse(middle, inner)
-    return Shape(box, lambda xs, ys: np.maximum(whole(xs, ys), -hole(xs, ys)))
+    whole = Ellipse(box, middle, outer)
+    if not outline.width:
+        return whole
+    inner = _stretched(frame, wide - outline.width, high - outline.width, outline.angle)
+    return Ring(whole, Ellipse(box, middle, inner))
+
+
+def _stretched(frame: Frame, wide: float, high: float, angle: int) -> tuple[float, float, float, float]:
+    """The matrix that makes the unit circle an ellipse of these radii, turned, in the frame."""
+    c, s = COS[angle % 360], SIN[angle % 360]
+    a, b, d, e = wide * c, -high * s, wide * s, high * c
+    return (
+        frame.xx * a + frame.xy * d,
+        frame.xx * b + frame.xy * e,
+        frame.yx * a + frame.yy * d,
+        frame.yx * b + frame.yy * e,
+    )
 
 
 def _box(left: float, top: float, right: float, bottom: float, size: int) -> tuple[int, int, int, int] | None:
@@ -105,7 +160,6 @@ def _box(left: float, top: float, right: float, bottom: float, size: int) -> tup
 
 
 def _polygon(corners: list[tuple[float, float]], size: int) -> Shape | None:
-    """The greatest signed distance from the lines through its sides."""
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     box = _box(min(xs), min(ys), max(xs), max(ys), size)
     if box is None:
@@ -119,30 +173,7 @@ def _polygon(corners: list[tuple[float, float]], size: int) -> Shape | None:
         if length > 0:
             a, b = sign * (y1 - y0) / length, -sign * (x1 - x0) / length
             lines.append((a, b, -a * x0 - b * y0))
-    table = np.array(lines)
-    a, b, c = table[:, :1], table[:, 1:2], table[:, 2:]
-
-    def field(xs: Float[Array, " x"], ys: Float[Array, " y"]) -> Float[Array, "y x"]:
-        return ((a * xs)[:, None, :] + (b * ys + c)[:, :, None]).max(axis=0)
-
-    return Shape(box, field)
-
-
-def _ellipse(
-    middle: tuple[float, float], axes: tuple[float, float, float, float]
-) -> Callable[[Float[Array, " x"], Float[Array, " y"]], Float[Array, "y x"]]:
-    """The first-order distance: exact at the border, where alone it is used to the pixel."""
-    a, b, c, d = axes
-    det = a * d - b * c
-    ia, ib, ic, id_ = d / det, -b / det, -c / det, a / det
-
-    def field(xs: Float[Array, " x"], ys: Float[Array, " y"]) -> Float[Array, "y x"]:
-        x, y = xs - middle[0], (ys - middle[1])[:, None]
-        u, v = ia * x + ib * y, ic * x + id_ * y
-        gx, gy = ia * u + ic * v, ib * u + id_ * v
-        return (u * u + v * v - 1.0) / (2.0 * np.sqrt(gx * gx + gy * gy) + 1e-9)
-
-    return field
+    return Convex(box, np.array(lines))
 
 
 def texture(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -35,8 +36,7 @@ _BLOBS: Mapping[str, Outline] = {
 }
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One outline in front of those before it.
 
     Attributes:
@@ -173,7 +173,7 @@ def _blob(blob: Blob, size: int) -> Iterator[Layer]:
 
 
 def _middles(size: int) -> Float[Array, " x"]:
-    if not isinstance(size, int) or not SMALLEST <= size <= LARGEST:
+    if not SMALLEST <= size <= LARGEST:
         raise BadInput(f"expected a size from {SMALLEST} to {LARGEST} pixels; got {size!r}")
     return np.arange(size) + 0.5
 
@@ -210,17 +210,12 @@ def _within(
     distance = texture(surface, anchor, size, xs, ys)
     if distance is None:
         return np.broadcast_to(first, (3, len(ys), len(xs))), np.zeros((len(ys), len(xs)), np.uint8)
-
-    def field(xs: Array, ys: Array) -> Array:
-        found = texture(surface, anchor, size, xs, ys)
-        assert found is not None
-        return found
-
-    near = np.abs(distance) < NEAR
-    return np.where(distance < 0, second, first), np.where(near, _orientation(field, xs, ys), 0).astype(np.uint8)
+    borders = _orientation(partial(texture, surface, anchor, size), xs, ys)
+    borders[np.abs(distance) >= NEAR] = 0
+    return np.where(distance < 0, second, first), borders
 
 
-def _orientation(field: Callable[[Array, Array], Array], xs: Array, ys: Array) -> UInt8[Array, "y x"]:
+def _orientation(field: Callable[[Array, Array], Any], xs: Array, ys: Array) -> UInt8[Array, "y x"]:
     """The concept of the direction along which a field does not change."""
     across = field(xs + STEP, ys) - field(xs - STEP, ys)
     down = field(xs, ys + STEP) - field(xs, ys - STEP)
