@@ -182,5 +182,5 @@ def test_a_folder_that_was_spoilt(tmp_path: Path) -> None:
             load(folder)
     (folder / "directions.json").write_text(json.dumps(record))
     (folder / "directions.safetensors").write_bytes(b"short")
-    with pytest.raises(CorruptFile, match="expected the directions"):
+    with pytest.raises(CorruptFile, match="expected tensors"):
         load(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 
 from openwork.errors import BadInput, CorruptFile
@@ -153,6 +154,9 @@ def test_a_damaged_probe_is_refused(tmp_path: Path) -> None:
     x, y, documents = separable()
     folder = fit(Linear(), x, y, documents, classes=("a", "b")).save(tmp_path)
     (folder / "probe.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CorruptFile, match="tensors as safetensors"):
+        Probe.load(folder)
+    save_file({}, folder / "probe.safetensors")
     with pytest.raises(CorruptFile, match="weights and fields"):
         Probe.load(folder)
     (folder / "probe.json").write_text("{}")

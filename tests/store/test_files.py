@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from openwork.errors import BadInput, CorruptFile, OutputOccupied
-from openwork.store import read_arrays, read_json, write_arrays, write_json, write_tensors, writing
+from openwork.store import (
+    read_arrays,
+    read_json,
+    read_record,
+    read_tensors,
+    write_arrays,
+    write_json,
+    write_tensors,
+    writing,
+)
 
 
 def test_json_round_trip_and_equal_values_make_equal_files(tmp_path: Path) -> None:
@@ -81,3 +90,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputOccupied, match="file"):
         write_json(tmp_path / "file" / "x.json", 1)
+
+
+def test_tensors_come_back_in_their_dtype(tmp_path: Path) -> None:
+    given = {"a": torch.arange(3, dtype=torch.bfloat16), "b": torch.eye(2)}
+    found = read_tensors(write_tensors(tmp_path / "t.safetensors", given))
+    assert {name: value.dtype for name, value in found.items()} == {"a": torch.bfloat16, "b": torch.float32}
+    assert all(torch.equal(found[name], given[name]) for name in given)
+
+
+def test_damaged_and_missing_tensors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CorruptFile, match="damaged"):
+        read_tensors(tmp_path / "t.safetensors")
+    with pytest.raises(BadInput, match="there is none"):
+        read_tensors(tmp_path / "elsewhere.safetensors")
+
+
+@pytest.mark.parametrize("record", [[], {}, {"schema": "other", "schema_version": 1}, {"schema": "s"}])
+def test_a_record_of_another_schema_is_refused(tmp_path: Path, record: object) -> None:
+    with pytest.raises(CorruptFile, match="schema s version 1"):
+        read_record(write_json(tmp_path / "r.json", record), "s", 1)
+
+
+def test_a_record_of_the_schema_is_read(tmp_path: Path) -> None:
+    record = {"schema": "s", "schema_version": 1, "more": 2}
+    assert read_record(write_json(tmp_path / "r.json", record), "s", 1) == record

@@ -23,7 +23,7 @@ import torch
 from openwork.direction import Direction
 from openwork.errors import BadInput, CorruptFile, OpenworkError
 from openwork.site import Site
-from openwork.store.files import read_json, write_json, write_tensors, writing
+from openwork.store.files import existing, read_record, read_tensors, write_json, write_tensors, writing
 
 SCHEMA, VERSION = "openwork/directions", 1
 RECORD, TENSORS = "directions.json", "directions.safetensors"
@@ -66,18 +66,12 @@ def load(folder: str | Path) -> list[Direction]:
         BadInput: if there is no such folder.
         CorruptFile: if a file is damaged, altered, or of another version.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or (record.get("schema"), record.get("schema_version")) != (SCHEMA, VERSION):
-        raise CorruptFile(f"expected directions of schema {SCHEMA} version {VERSION} in {folder}; got another")
+    record, tensors = read_record(folder / RECORD, SCHEMA, VERSION), read_tensors(folder / TENSORS)
     try:
-        tensors = load_file(folder / TENSORS)
         found = [Direction(one["site"], tensors[one["site"]], one["origin"]) for one in record["directions"]]
         sums = [one["sha256"] for one in record["directions"]]
-    except (KeyError, TypeError, OSError, SafetensorError, BadInput) as error:
+    except (KeyError, TypeError, BadInput) as error:
         raise CorruptFile(f"expected the directions of {RECORD} in {folder / TENSORS}; {error}") from error
     if [d.array.digest for d in found] != sums:
         raise CorruptFile(f"expected directions that match their sha256 in {folder}; a file was altered")
@@ -122,7 +116,7 @@ def read_gguf(path: str | Path) -> list[Direction]:
         BadInput: if there is no such file, or without the package gguf.
         CorruptFile: if it is damaged or holds no control vector.
     """
-    gguf, path = _gguf(), _existing(path)
+    gguf, path = _gguf(), existing(path)
     try:
         reader = gguf.GGUFReader(path)
     except (ValueError, OSError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
@@ -196,7 +190,7 @@ def read_steering_vectors(path: str | Path) -> list[Direction]:
             or for a layer type that adds to no site of ours.
         CorruptFile: if it is damaged or holds something else.
     """
-    path = _existing(path)
+    path = existing(path)
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -265,10 +259,3 @@ def _direction(site: str, vector: np.ndarray, origin: str, path: Path) -> Direct
         return Direction(site, vector, origin)
     except OpenworkError as error:
         raise CorruptFile(f"expected a vector of finite numbers for {site} in {path}; {error}") from error
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"expected a file at {path}; there is none")
-    return path

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from openwork.errors import BadInput, CorruptFile, UnknownName
 from openwork.lenses.readout import ReadOut
 from openwork.site import Site
-from openwork.store.files import read_json, write_json, write_tensors
+from openwork.store.files import read_record, read_tensors, write_json, write_tensors
 from openwork.store.hashing import hash_state
 
 if TYPE_CHECKING:
@@ -142,14 +140,11 @@ class Lens:
             CorruptFile: if a file is damaged or of another schema.
         """
         folder = Path(folder)
-        record = read_json(folder / RECORD)
-        if not isinstance(record, dict) or (record.get("schema"), record.get("schema_version")) != (SCHEMA, VERSION):
-            raise CorruptFile(f"expected a lens of schema {SCHEMA} version {VERSION} in {folder}; got another")
+        record, tensors = read_record(folder / RECORD, SCHEMA, VERSION), read_tensors(folder / MAPS)
         try:
-            tensors = load_file(folder / MAPS)
             maps = {name: Translator(tensors[f"{name}/matrix"], tensors[f"{name}/bias"]) for name in record["sites"]}
             self = cls(record["kind"], maps, record["model"], record["settings"])
-        except (KeyError, TypeError, UnknownName, OSError, SafetensorError) as error:
+        except (KeyError, TypeError, UnknownName) as error:
             raise CorruptFile(f"expected the fields of a lens in {folder}; {error!r}") from error
         self.require(net)
         return self

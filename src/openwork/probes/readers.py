@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from openwork.direction import Direction
 from openwork.errors import BadInput, CorruptFile
 from openwork.probes.forms import Form, Layers, Targets, Vectors
 from openwork.site import Site
-from openwork.store.files import read_json, write_json, write_tensors
+from openwork.store.files import read_record, read_tensors, write_json, write_tensors
 from openwork.task import split_rows
 
 SCHEMA, VERSION = "openwork/probe", 1
@@ -137,15 +136,10 @@ class Probe:
             BadInput: if there is no such probe.
             CorruptFile: if a file is damaged, or of another schema or version.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         folder = Path(folder)
-        record = read_json(folder / RECORD)
-        if not isinstance(record, dict) or (record.get("schema"), record.get("schema_version")) != (SCHEMA, VERSION):
-            raise CorruptFile(f"expected a probe of schema {SCHEMA} version {VERSION} in {folder}; got another")
+        record = read_record(folder / RECORD, SCHEMA, VERSION)
+        tensors = {name: tensor.numpy() for name, tensor in read_tensors(folder / TENSORS).items()}
         try:
-            tensors = load_file(folder / TENSORS)
             count = sum(name.endswith(".weight") for name in tensors)
             layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(count))
             validation = float("nan") if record["validation"] is None else float(record["validation"])
@@ -155,7 +149,7 @@ class Probe:
                 record["converged"], record["about"],
             )  # fmt: skip
             found.outputs(np.zeros((1, len(found.mean)), dtype=np.float32))
-        except (KeyError, IndexError, TypeError, ValueError, OSError, SafetensorError, json.JSONDecodeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise CorruptFile(f"expected weights and fields of a probe in {folder}; {error!r}") from error
         return found
 

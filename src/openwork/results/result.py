@@ -13,7 +13,7 @@ import numpy as np
 
 from openwork.errors import BadInput, CorruptFile
 from openwork.finding import Finding
-from openwork.store.files import read_arrays, read_json, write_arrays, write_json
+from openwork.store.files import read_arrays, read_record, write_arrays, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -81,9 +81,7 @@ class Result:
         """
         import xarray
 
-        record = read_json(Path(folder) / "result.json")
-        if not isinstance(record, dict) or (record.get("schema"), record.get("schema_version")) != (SCHEMA, VERSION):
-            raise CorruptFile(f"expected a result of schema {SCHEMA} version {VERSION} in {folder}; got another")
+        record = read_record(Path(folder) / "result.json", SCHEMA, VERSION)
         arrays = read_arrays(Path(folder) / "arrays.npz")
         try:
             parts = {

@@ -2,7 +2,17 @@
 
 from openwork.store.activations import ActivationReader, ActivationWriter
 from openwork.store.cache import CacheEntry, CacheKey, cache_folder, clean_cache, list_cache
-from openwork.store.files import read_arrays, read_json, write_arrays, write_json, write_tensors, write_text, writing
+from openwork.store.files import (
+    read_arrays,
+    read_json,
+    read_record,
+    read_tensors,
+    write_arrays,
+    write_json,
+    write_tensors,
+    write_text,
+    writing,
+)
 from openwork.store.hashing import code_version, hash_file, hash_json, hash_state, hash_tree
 
 __all__ = [
@@ -20,6 +30,8 @@ __all__ = [
     "list_cache",
     "read_arrays",
     "read_json",
+    "read_record",
+    "read_tensors",
     "write_arrays",
     "write_json",
     "write_tensors",

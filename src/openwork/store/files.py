@@ -87,11 +87,41 @@ def read_json(path: str | Path) -> Any:
         BadInput: if there is no such file.
         CorruptFile: if it does not parse.
     """
-    path = _existing(path)
+    path = existing(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptFile(f"expected JSON in {path}; it does not parse ({error})") from error
+
+
+def read_record(path: str | Path, schema: str, version: int) -> dict[str, Any]:
+    """Read a JSON object that says of which schema it is.
+
+    Raises:
+        BadInput: if there is no such file.
+        CorruptFile: if it does not parse, or is of another schema or version.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict) or (record.get("schema"), record.get("schema_version")) != (schema, version):
+        raise CorruptFile(f"expected a record of schema {schema} version {version} in {path}; got another")
+    return record
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, in the dtype that they have.
+
+    Raises:
+        BadInput: if there is no such file.
+        CorruptFile: if it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = existing(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CorruptFile(f"expected tensors as safetensors in {path}; the file is damaged ({error})") from error
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -101,7 +131,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         BadInput: if there is no such file.
         CorruptFile: if it is damaged, or holds objects.
     """
-    path = _existing(path)
+    path = existing(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -109,7 +139,12 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise CorruptFile(f"expected arrays of numbers in {path}; the file is damaged or another ({error})") from error
 
 
-def _existing(path: str | Path) -> Path:
+def existing(path: str | Path) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        BadInput: if there is none.
+    """
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"expected a file at {path}; there is none")
