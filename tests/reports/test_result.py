@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from openwork.finding import Finding, Provenance
 from openwork.reports import Picture, render, result_page, result_pictures, sweep_map
 from openwork.reports.labelled import MOST_COLUMNS, MOST_PANELS, rows_of
 from openwork.reports.pathways import path_graph
+from openwork.reports.result import claims_pictures
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.store import write_json
@@ -341,3 +343,13 @@ def test_a_result_of_another_version_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "result.json", {"schema": "openwork/result", "schema_version": 99})
     with pytest.raises(CorruptFile, match="version 1"):
         render(tmp_path)
+
+
+def test_claims_are_drawn_unit_by_unit_with_the_line_that_all_of_them_had_to_reach() -> None:
+    nats, share = finding(0.9, "first"), finding(0.5, "second").model_copy(update={"unit": "share"})
+    assert nats.criteria is not None
+    stricter = nats.model_copy(update={"criteria": replace(nats.criteria, min_effect=0.4)})
+    drawn = claims_pictures([nats, share, stricter])
+    assert [any("claim 2" in text for text in texts(one.picture)) for one in drawn] == [False, True]
+    assert [sum(text.startswith("claim") for text in texts(one.picture)) for one in drawn] == [2, 1]
+    assert ["dashed" in one.note for one in drawn] == [False, True]

@@ -101,7 +101,7 @@ def result_page(result: Result | str | Path) -> str:
         .render(
             result=result, outcome=Outcome.of(result), heading=heading(result), alarms=alarms, remarks=other,
             facts=facts(result), contents=[item for item in SECTIONS if there.get(item[0], True)],
-            claims=claims_picture(result.findings), pictures=drawn, rows=rows,
+            claims=claims_pictures(result.findings), pictures=drawn, rows=rows,
             command=result.settings.get("command") or next((f.provenance.command for f in result.findings), ""),
             provenance=result.findings[0].provenance if result.findings else None,
             settings=[(name, _said(value)) for name, value in sorted(_flat(settings).items())],
@@ -140,11 +140,17 @@ def result_pictures(result: Result) -> list[Drawn]:
     return sheets(table) or [*more, *draw(table)]
 
 
-def claims_picture(findings: Sequence[Finding]) -> Drawn | None:
-    """Each claim with its interval beside its matched controls, in order."""
+def claims_pictures(findings: Sequence[Finding]) -> list[Drawn]:
+    """Each claim with its interval beside its matched controls, in order; claims in one unit share a picture."""
+    units = dict.fromkeys(finding.unit for finding in findings)
+    return [_claims_picture(findings, unit) for unit in units]
+
+
+def _claims_picture(findings: Sequence[Finding], unit: str) -> Drawn:
     bars: list[Bar] = []
+    asked: set[float] = set()
     for place, finding in enumerate(findings, 1):
-        if finding.unit != findings[0].unit:
+        if finding.unit != unit:
             continue
         name = f"claim {place}" if len(findings) > 1 else "the claim"
         i, value = finding.interval, finding.estimate
@@ -154,14 +160,14 @@ def claims_picture(findings: Sequence[Finding]) -> Drawn | None:
         if c := finding.control:
             control = Control(name=c.kind, value=c.mean, low=c.low, high=c.high, n=c.n, p_value=c.p_value)
             bars.append(Bar("its controls", control, "control"))
-    if not bars:
-        return None
-    asked = next((f.criteria for f in findings if f.criteria), None)
-    limit = ("asked for", asked.min_effect) if asked else None
+        asked |= {finding.criteria.min_effect} if finding.criteria else set()
     note = "Claims with their intervals; in grey the mean of their matched controls, and where 95 % of these lie."
-    if asked:
-        note += f" The dashed line is the smallest effect that was stated to matter, {words.number(asked.min_effect)}."
-    return Drawn(intervals(bars, findings[0].unit, "Claims beside their controls", limit), note)
+    limit = None
+    if len(asked) == 1:
+        (least,) = asked
+        limit = ("asked for", least)
+        note += f" The dashed line is the smallest effect that was stated to matter, {words.number(least)}."
+    return Drawn(intervals(bars, unit, "Claims beside their controls", limit), note)
 
 
 def heading(result: Result) -> str:
