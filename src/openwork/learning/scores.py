@@ -18,13 +18,15 @@ from openwork.edit import Ablate
 from openwork.errors import BadInput
 from openwork.network import Network
 from openwork.task import Inputs
+from openwork.weights.scores import looking_back
 
 EARLY, LATE = (0.05, 0.15), (0.9, 1.0)
 """Which predictions of a row, as shares of it, are early and which late. Around the 50th and the 500th of 512."""
 ROWS = 32
 """Rows that run at once."""
 PATTERN = "blocks.{}.attn.pattern"
-SCORES = ("prefix matching", "previous token", "duplicate token")
+MATCHING = "prefix matching"
+SCORES = (MATCHING, "previous token", "duplicate token")
 
 Head = tuple[int, int]
 """Block and number."""
@@ -66,16 +68,10 @@ def head_scores(
         raise BadInput(
             f"expected a network with certified attention patterns; {net.name} has none: openwork open says why"
         )
-    query = torch.arange(begin + span + 1, begin + 2 * span)
-    keys = dict(zip(SCORES, (query - span + 1, query - 1, query - span), strict=True))
-    parts: list[dict[str, list[torch.Tensor]]] = []
-    for rows in _chunks(repeated):
-        run = net.run(rows, keep=[PATTERN.format(b) for b in blocks], until=PATTERN.format(blocks[-1]))
-        patterns = [run[PATTERN.format(b)].float().cpu() for b in blocks]
-        parts.append({name: [p[:, :, query, key].mean(-1) for p in patterns] for name, key in keys.items()})
-    heads = [(b, h) for i, b in enumerate(blocks) for h in range(parts[0][SCORES[0]][i].shape[1])]
-    scores = {name: torch.cat([torch.cat(part[name], dim=1) for part in parts]).T.double().numpy() for name in SCORES}
-    return heads, scores
+    sites = [PATTERN.format(block) for block in blocks]
+    scores = looking_back(net, repeated, sites, range(begin + span + 1, begin + 2 * span), span)
+    heads = [(b, h) for b, site in zip(blocks, sites, strict=True) for h in range(net.parts(site))]
+    return heads, {MATCHING if role == "induction" else role: found for role, found in scores.items()}
 
 
 def token_losses(net: Network, inputs: Inputs, edits: Sequence[Any] = ()) -> Float[np.ndarray, "row prediction"]:

@@ -12,6 +12,7 @@ al. 2022, In-context Learning and Induction Heads (prefix matching and copying s
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,14 @@ from torch import Tensor
 
 from openwork.edit import Ablate, Custom, Twin
 from openwork.errors import BadInput, SiteRefused
-from openwork.evidence import benjamini_hochberg, judge
 from openwork.network import measure
 from openwork.network.ends import Embedding, Unembedding
 from openwork.network.measure import Tick, silent
 from openwork.network.sweep import effects as summary
+from openwork.results.candidates import Candidate, claimed, held_out_table
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
-from openwork.task import Task
+from openwork.task import Inputs, Task
 from openwork.weights.circuits import Ends
 from openwork.weights.heads import Heads
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 ROLES = ("previous token", "duplicate token", "induction")
 """What a head may be claimed to be, by the score of that name."""
+AT_ONCE = 32
+"""Rows that run at once."""
 ENDS = (("", "effect"), ("_low", "low"), ("_high", "high"))
 KIND = "changes of equal size at the same head in random directions"
 
@@ -150,11 +153,37 @@ def attention_scores(heads: Heads, method: HeadScoring) -> dict[str, Float[np.nd
     assert net.vocabulary is not None
     ids = repeated_tokens(net.vocabulary, method.rows, span, method.seed)
     keep = [f"{layer.name}.pattern" for layer in heads.layers.values()]
-    run = net.run(ids, keep=keep, until=keep[-1])
-    pattern = torch.cat([run[site].detach().double().cpu() for site in keep], 1)
-    queries = torch.arange(span, 2 * span)
-    back = {"previous token": 1, "duplicate token": span, "induction": span - 1}
-    return {role: pattern[:, :, queries, queries - n].mean(-1).T.numpy() for role, n in back.items()}
+    return looking_back(net, Inputs(tuple(map(tuple, ids.tolist()))), keep, range(span, 2 * span), span)
+
+
+def looking_back(
+    net: Network, repeated: Inputs, patterns: Sequence[str], queries: Iterable[int], span: int
+) -> dict[str, Float[np.ndarray, "head row"]]:
+    """Where heads look from the second copy of a repeated span: the mean over some of its tokens, by row.
+
+    Args:
+        net: the network.
+        repeated: rows that end in a span and the span again.
+        patterns: the attention patterns whose heads are looked at.
+        queries: positions in the second copy.
+        span: tokens of the span.
+
+    Returns:
+        for each of `ROLES` the attention to the token before, to the first copy of the same token, and to the token
+        after that.
+
+    Source:
+        Olsson et al. 2022, "Prefix-matching score" and "Previous-token attention score".
+    """
+    at = torch.as_tensor(list(queries))
+    parts: dict[str, list[Tensor]] = {role: [] for role in ROLES}
+    for start in range(0, len(repeated), AT_ONCE):
+        rows = repeated.take(range(start, min(start + AT_ONCE, len(repeated))))
+        run = net.run(rows, keep=[*patterns], until=patterns[-1])
+        pattern = torch.cat([run[site].detach().double().cpu() for site in patterns], 1)
+        for role, n in zip(ROLES, (1, span, span - 1), strict=True):
+            parts[role].append(pattern[:, :, at, at - n].mean(-1).T)
+    return {role: torch.cat(found, 1).numpy() for role, found in parts.items()}
 
 
 def by_position(heads: Heads, length: int) -> Float[Tensor, "head query key"]:
@@ -264,19 +293,9 @@ def _claims(
         f"{values[role].mean(1).max():.2f}"
         for role in roles
     ]
-    judged = [judge(x, criteria, "held-out", c, KIND, seed=method.seed) for x, c in zip(effects, controls, strict=True)]
-    adjusted = benjamini_hochberg([one.measurement.joint_p for one in judged])
     claims = Claims(heads.net, task, settings, method.seed)
-    findings = [
-        claims.claim(text, x, criteria, "held-out", c, KIND, adjusted_p=float(q))
-        for text, x, c, q in zip(texts, effects, controls, adjusted, strict=True)
-    ]
-    held = {
-        "claimed_effect": (("claim", "held_out_example"), effects),
-        "control_effect": (("claim", "control"), controls),
-        "claimed": ("claim", np.asarray(texts, dtype=str)),
-    }
-    return tuple(sorted(findings, key=lambda f: (f.verdict != "supported", -f.estimate))), held
+    candidates = [Candidate(*one) for one in zip(texts, effects, controls, strict=True)]
+    return claimed(claims, criteria, candidates, KIND), held_out_table(texts, effects, controls)
 
 
 def _table(heads: Heads, variables: dict[str, Any]) -> Any:
