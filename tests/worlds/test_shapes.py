@@ -36,7 +36,7 @@ from openwork.worlds.shapes import (
 from openwork.worlds.shapes.draws import Draws
 from openwork.worlds.shapes.outlines import OUTLINES, Polygon
 
-MANY = 1000
+MANY = 600
 SURFACES = (Surface("red"), Surface("blue"), Surface("white"))
 
 

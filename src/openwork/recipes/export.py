@@ -13,6 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from openwork.errors import BadInput
+from openwork.network.image_format import PREPROCESSOR
+from openwork.pictures import ImageFormat
 from openwork.recipes.plan import Plan
 from openwork.recipes.state import CURVE, checkpoint_path, save_half
 from openwork.store.files import read_json, write_json, write_text
@@ -81,6 +83,31 @@ def write_config(network: nn.Module, folder: Path) -> None:
     # the file is in half precision to be small; it is meant to be used in float32
     chosen.dtype = torch.float32
     chosen.save_pretrained(folder)
+
+
+def write_images(images: ImageFormat, folder: Path) -> None:
+    """Write what a network wants of an image, in the file and the words of transformers.
+
+    Args:
+        images: RGB, of one size.
+        folder: that ships.
+
+    Raises:
+        BadInput: if the file has no words for the format.
+    """
+    if images.size is None or images.order != "RGB":
+        raise BadInput(f"expected RGB images of one size, which alone a preprocessor file can say; got {images}")
+    content = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": dict(zip(("height", "width"), images.size, strict=True)),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(images.mean),
+        "image_std": list(images.sd),
+    }
+    write_json(folder / PREPROCESSOR, content)
 
 
 def around_the_rise(curve: list[dict[str, float | int]], plan: Plan, n: int = SHIPPED_CHECKPOINTS) -> list[int]:

@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from openwork.pictures import ImageFormat
-from openwork.recipes.export import rounded, write_model
+from openwork.recipes.export import rounded, write_images, write_model
 from openwork.recipes.recipe import Descent, generator
 from openwork.recipes.shapes_card import as_text, make_card, right
 from openwork.recipes.state import State
 from openwork.worlds.shapes import CLASSES, Background, Scene, Shapes, render
 from openwork.zoo.convolution import Residual, ResidualConfig
-from openwork.zoo.image_format import write_images
 
 SIZE = 64
 FORMAT = ImageFormat((SIZE, SIZE), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -63,7 +63,7 @@ def checkpoints(name: str) -> list[str]:
     Raises:
         UnknownName: if there is no such model.
     """
-    found = (_folder(name) / CHECKPOINTS).glob("step-*.safetensors")
+    found = (folder_of(name) / CHECKPOINTS).glob("step-*.safetensors")
     return sorted((path.stem for path in found), key=lambda stem: int(stem.removeprefix("step-")))
 
 
@@ -77,7 +77,7 @@ def card(name: str) -> dict[str, Any]:
         UnknownName: if there is no such model.
         CorruptFile: if the card is damaged.
     """
-    return _json(_folder(name) / "card.json")
+    return _json(folder_of(name) / "card.json")
 
 
 def load(name: str) -> tuple[nn.Module, Any]:
@@ -95,7 +95,7 @@ def load(name: str) -> tuple[nn.Module, Any]:
         CorruptFile: if a file of the package is damaged.
     """
     model, _, checkpoint = name.partition("@")
-    folder = _folder(model)
+    folder = folder_of(model)
     path = folder / MODEL
     if checkpoint:
         known = checkpoints(model)
@@ -149,14 +149,19 @@ def untrained(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     Raises:
         UnknownName: if there is no such model.
     """
-    folder = _folder(name)
+    folder = folder_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _build(folder)
     return network.eval(), _tokenizer(folder)
 
 
-def _folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
+    """Where an embedded model lies in the package.
+
+    Raises:
+        UnknownName: if there is no such model.
+    """
     if name not in names():
         raise UnknownName.among("embedded model", name, names())
     return WEIGHTS / name

@@ -11,8 +11,9 @@ from torch import nn
 from openwork import network, zoo
 from openwork.errors import UnknownName
 from openwork.network import Network
+from openwork.network.image_format import image_format
 from openwork.network.load import as_device, as_dtype
-from openwork.zoo.embedded import from_folder, is_ours
+from openwork.zoo.embedded import folder_of, from_folder, is_ours
 from openwork.zoo.member import Member
 
 
@@ -30,6 +31,7 @@ def open(model: Any, **options: Any) -> Network:
     if name in zoo.names():
         module, tokenizer = zoo.load(model)
         options.setdefault("tokenizer", tokenizer)
+        options.setdefault("images", image_format(folder_of(name)))
         return _opened(module, model, **options)
     if is_member(name):
         model = zoo.open(name)
@@ -39,6 +41,7 @@ def open(model: Any, **options: Any) -> Network:
     if isinstance(model, (str, Path)) and is_ours(Path(model).expanduser()):
         module, tokenizer = from_folder(Path(model).expanduser())
         options.setdefault("tokenizer", tokenizer)
+        options.setdefault("images", image_format(Path(model).expanduser()))
         return _opened(module, str(model), **options)
     if _misspelt(name):
         raise UnknownName(f"no embedded model or folder named {model!r}. Embedded models: {', '.join(zoo.names())}.")
