@@ -104,6 +104,7 @@ def test_the_record_is_versioned_json_and_comes_back(tmp_path: Path) -> None:
     record = json.loads((tmp_path / frame.RECORD).read_text(encoding="utf-8"))
     assert (record["schema"], record["version"]) == ("openwork/board", 1)
     assert load(tmp_path) == board == Board.model_validate(record)
+    assert [*load(tmp_path).methods] == [*board.methods] == [*CONTENDERS]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"schema": "openwork/other"}'])

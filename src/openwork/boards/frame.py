@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from openwork.boards.cost import metered
 from openwork.boards.problem import Problem
 from openwork.boards.schema import Board, Entry
 from openwork.boards.scoring import Answer, scored
+from openwork.boards.subjects import NETWORK, Subject, kind_of, require_subject, subject
 from openwork.errors import BadInput, CorruptFile, OpenworkError, UnknownName
 from openwork.evidence import code_hash, record_provenance
 from openwork.store.files import read_json, write_json
@@ -63,8 +64,8 @@ class Terms:
             )
 
 
-Ask = Callable[[Problem, Terms, int], Answer]
-"""Asks a method about a problem, on terms, with a seed."""
+Ask = Callable[[Any, Terms, int], Answer]
+"""Asks a method about a `Problem`, or about a `Subject` of another kind, on terms, with a seed."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,15 @@ class Contender:
         look: asks it: (problem, terms, seed) -> what it says.
         truth: the items of a problem that take part.
         barred: why it cannot be asked about a problem; empty if it can.
+        kind: what it is asked about: networks, or another kind of `subjects`.
     """
 
     about: str
     items: str
     look: Ask
-    truth: Callable[[Problem], frozenset[str]]
-    barred: Callable[[Problem], str] = lambda problem: ""
+    truth: Callable[[Any], frozenset[str]]
+    barred: Callable[[Any], str] = lambda problem: ""
+    kind: str = NETWORK
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def compete(
 
     Args:
         board: which board, e.g. ``causal``.
-        models: names in the zoo; those of nulls begin with ``null/``.
+        models: names in the zoo, or of `subjects`; those of nulls begin with ``null/``. Each method has entries for
+            those of its kind.
         folder: where entries and ``board.json`` go. Entries that are there, of this code and these terms, are kept.
         terms: what holds for all.
         subset: what `models` and `methods` are, for the record.
@@ -148,14 +152,21 @@ def compete(
             raise UnknownName.among("method", name, known)
     kept = folder / ENTRIES / _key(terms)
     for model in models:
-        require_member(model)
+        (require_member if kind_of(model) == NETWORK else require_subject)(model)
+    fits = {(name, model) for name in names for model in models if known[name].kind == kind_of(model)}
     jobs = []
     for model, seed in itertools.product(models, terms.seeds):
-        missing = tuple(name for name in names if not _path(kept, name, model, seed).exists())
+        missing = tuple(n for n in names if (n, model) in fits and not _path(kept, n, model, seed).exists())
         if missing:
             jobs.append(_Job(board, model, seed, missing, terms, kept))
     _work(jobs, terms.workers, tick)
-    entries = [_read(_path(kept, name, model, seed)) for name in names for model in models for seed in terms.seeds]
+    entries = [
+        _read(_path(kept, name, model, seed))
+        for name in names
+        for model in models
+        if (name, model) in fits
+        for seed in terms.seeds
+    ]
     found = Board(
         schema="openwork/board",
         name=board,
@@ -182,9 +193,13 @@ def load(folder: Path) -> Board:
     """
     path = folder if folder.suffix == ".json" else folder / RECORD
     try:
-        return Board.model_validate(read_json(path))
+        found = Board.model_validate(read_json(path))
     except ValidationError as error:
         raise CorruptFile(f"expected a scoreboard in {path}; {error.errors()[0]['msg']} (run it again)") from error
+    # files have sorted keys; a method that the board has no more stands last
+    known = [*contenders(found.name)] if found.name in BOARDS else []
+    order = sorted(found.methods, key=lambda name: known.index(name) if name in known else len(known))
+    return found.model_copy(update={"methods": {name: found.methods[name] for name in order}})
 
 
 def _work(jobs: Sequence[_Job], workers: int, tick: Tick) -> None:
@@ -210,15 +225,19 @@ def _one_thread() -> None:
 
 def _carry_out(job: _Job) -> None:
     known = contenders(job.board)
-    problem = Problem.of(open_member(job.model), job.terms.examples, job.seed)
+    problem = (
+        Problem.of(open_member(job.model), job.terms.examples, job.seed)
+        if kind_of(job.model) == NETWORK
+        else subject(job.model)
+    )
     for name in job.methods:
         entry = _entry(name, known[name], problem, job)
         write_json(_path(job.folder, name, job.model, job.seed), entry.model_dump(mode="json"))
 
 
-def _entry(name: str, contender: Contender, problem: Problem, job: _Job) -> Entry:
+def _entry(name: str, contender: Contender, problem: Problem | Subject, job: _Job) -> Entry:
     entry = Entry(
-        method=name, model=job.model, family=problem.member.family, seed=job.seed, items=contender.items,
+        method=name, model=job.model, family=problem.family, seed=job.seed, items=contender.items,
         reason=contender.barred(problem),
     )  # fmt: skip
     if entry.reason:

@@ -150,7 +150,7 @@ HYPOTHESES = {
     ),
     "interchange": Contender(
         "swaps a variable in program and network alike", "alignments", _interchanging,
-        lambda problem: true_alignments(problem),
+        true_alignments,
         lambda problem: "" if problem.member.algorithm and len(alignments_of(problem)) > 1 else (
             "no algorithm and places of several variables are known"
         ),
