@@ -74,7 +74,9 @@ PLAIN = Colour("plain", ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 """Red, green and blue as they are."""
 IMAGENET = Colour("ImageNet", _scaled(np.array([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])))
 """The square root of the colour covariance of ImageNet (Lucid, `color_correlation_svd_sqrt`)."""
-I1I2I3 = Colour("I1I2I3", _scaled(np.linalg.inv(np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0, -0.5], [-0.25, 0.5, -0.25]]))))
+I1I2I3 = Colour(
+    "I1I2I3", _scaled(np.linalg.inv(np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0, -0.5], [-0.25, 0.5, -0.25]])))
+)
 """Source: Ohta, Kanade and Sakai 1980, Color information for region segmentation."""
 
 

@@ -490,7 +490,8 @@ class Objectives:
             found.append(group.terms[0].together(group.terms, given, group.units))
         each = torch.cat(found)
         if self._weights is not None:
-            return self._weights.to(each) @ each
+            rows, places, weights = self._weights
+            return each.new_zeros(len(self.objectives)).index_add(0, rows, each[places] * weights.to(each))
         return torch.stack([
             o.total(lambda term, row=row: each[self.place[row, term]]) for row, o in enumerate(self.objectives)
         ])  # fmt: skip
@@ -500,15 +501,18 @@ class Objectives:
         moved = value.movedim(channel_axis(self.net.map.info(site).axes), 1)
         return moved.flatten(2) if moved.ndim > 2 else moved[..., None]
 
-    def _linear(self, device: torch.device) -> Tensor | None:
-        matrix = torch.zeros(len(self.objectives), len(self.place), device=device)
+    def _linear(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Row, place and weight of every term, where all objectives are weighted sums."""
+        rows, places, weights = [], [], []
         for row, objective in enumerate(self.objectives):
             parts = objective.weights()
             if parts is None:
                 return None
             for weight, term in parts:
-                matrix[row, self.place[row, term]] += weight
-        return matrix
+                rows.append(row)
+                places.append(self.place[row, term])
+                weights.append(weight)
+        return torch.tensor(rows, device=device), torch.tensor(places, device=device), torch.tensor(weights)
 
 
 def prefix_of(net: Network, site: str) -> int:

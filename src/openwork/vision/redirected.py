@@ -62,7 +62,7 @@ class _InPlace(torch.autograd.Function):
         return redirected(grads[0], *ctx.saved_tensors), None
 
 
-def redirected(grad: Tensor, low: Bool[Tensor, "..."], passes: Bool[Tensor, "..."]) -> Tensor:
+def redirected(grad: Tensor, low: Bool[Tensor, ...], passes: Bool[Tensor, ...]) -> Tensor:
     """The gradient of the input of a ReLU.
 
     Args:
@@ -71,7 +71,9 @@ def redirected(grad: Tensor, low: Bool[Tensor, "..."], passes: Bool[Tensor, "...
         passes: where its ordinary derivative is 1.
     """
     plain = grad * passes
-    silent = (plain == 0).flatten(1).all(1).reshape(-1, *(1,) * (grad.ndim - 1))
+    silent = ~plain.flatten(1).any(1).reshape(-1, *(1,) * (grad.ndim - 1))
+    if not bool(silent.any()):
+        return plain
     return torch.where(silent, torch.where(low & (grad > 0), torch.zeros_like(grad), grad), plain)
 
 
