@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 Curves = Float[np.ndarray, "*any value"]
 RESAMPLES = 499
@@ -55,33 +55,22 @@ def summary(responses: Curves, values: Float[np.ndarray, " value"], period: floa
     with np.errstate(divide="ignore", invalid="ignore"):
         selectivity = np.where(total > 0, np.abs(vector) / total, 0.0)
     preference = np.where(np.abs(vector) > 1e-9 * (total + 1e-300), np.angle(vector) * period / (2 * np.pi), np.nan)
-    return Summary(preference % period, selectivity, half_widths(curves, values, period))
+    # a hair below 0 is 0, not the whole period
+    preference = np.round(preference, 9) % period
+    return Summary(preference, selectivity, half_widths(curves, values, period))
 
 
-def along(responses: Curves, values: np.ndarray, period: float | None, preference: Float[np.ndarray, "*any"]) -> Curves:
-    """How much of each curve lies at a preference that was found elsewhere: 1 all of it, 0 as much as anywhere.
-
-    On a circle the vector sum along the preference, over the sum; elsewhere the response at the nearest value beyond
-    the mean, over the largest. 0 for a flat curve.
+def gains(responses: Curves, at: Int[np.ndarray, "*any"], scale: Float[np.ndarray, "*any"]) -> Curves:
+    """How far each curve rises at one of its values above its mean, in units of a scale; 0 where that is 0.
 
     Args:
         responses: (..., value).
-        values: of the feature.
-        period: of the feature.
-        preference: one for each curve, or that can be broadcast to them; NaN gives 0.
+        at: which value, for each curve.
+        scale: for each curve.
     """
-    curves = raised(np.asarray(responses, dtype=np.float64))
-    unknown = np.isnan(preference)
-    wanted = np.where(unknown, values[0], preference)
-    if period is not None:
-        weights = np.cos(2 * np.pi * (values - wanted[..., None]) / period)
-        gain, scale = (curves * weights).sum(-1), curves.sum(-1)
-    else:
-        nearest = np.abs(values - wanted[..., None]).argmin(-1)
-        nearest = np.broadcast_to(nearest, curves.shape[:-1])
-        gain = np.take_along_axis(curves, nearest[..., None], -1)[..., 0] - curves.mean(-1)
-        scale = curves.max(-1)
-    return np.where((scale > 0) & ~unknown, gain / np.where(scale > 0, scale, 1.0), 0.0)
+    here = np.take_along_axis(responses, np.broadcast_to(at, responses.shape[:-1])[..., None], -1)[..., 0]
+    rise = here - responses.mean(-1)
+    return np.where(scale > 0, rise / np.where(scale > 0, scale, 1.0), 0.0)
 
 
 def intervals(

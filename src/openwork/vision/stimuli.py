@@ -243,7 +243,7 @@ def _radii(field: float, shares: Sequence[float]) -> tuple[float, ...]:
 
 ANYWHERE = {"phase": (0.0, 360.0)}
 SHAKEN = {"contrast": (0.5, 1.0), "right": (-0.5, 0.5), "up": (-0.5, 0.5)}
-PHASES, BOTH = _turn(360, 45), (1.0, -1.0)
+PHASES, BOTH = _turn(360, 60), (1.0, -1.0)
 
 
 def _orientation(field: float) -> Stimuli:

@@ -89,7 +89,7 @@ class Spread:
         np.add.at(self.counts, (units, place), 1)
         keys = np.broadcast_to(keys_of(rows, self.seed), (len(self.low), len(rows)))
         for k in range(self.intervals):
-            mine = np.where(place.T == k, keys, NEVER)
+            mine = np.where(np.equal(place.T, k), keys, NEVER)
             pool = np.concatenate([self._keys[:, k], mine], 1)
             order = np.argsort(pool, axis=1, kind="stable")[:, : self.each]
             some_rows = np.concatenate([self.rows[:, k], np.broadcast_to(rows, mine.shape)], 1)

@@ -1,9 +1,9 @@
 """What a unit of a picture network is: a channel of a map, a direction, a token's channel, a logit; and how it is read.
 
-    units_of(net, "blocks.2.resid_post[3,7]")            # two channels, at every place
-    units_of(net, Direction("blocks.2.resid_post", vector))
-    units_of(net, Unit("blocks.3.resid_post", channel=5, position=0))    # of the CLS token
-    units_of(net, "logits[2]")
+units_of(net, "blocks.2.resid_post[3,7]")            # two channels, at every place
+units_of(net, Direction("blocks.2.resid_post", vector))
+units_of(net, Unit("blocks.3.resid_post", channel=5, position=0))    # of the CLS token
+units_of(net, "logits[2]")
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from openwork.direction import Direction
 from openwork.errors import BadInput
+from openwork.network.grid import Grid
 from openwork.site import Site
 
 if TYPE_CHECKING:
@@ -160,10 +161,25 @@ def sites_of(units: Iterable[Unit]) -> list[str]:
 
 
 def read_units(
-    net: Network, units: Iterable[Unit], values: Mapping[str, Tensor], grids: Mapping[str, Any]
+    net: Network, units: Iterable[Unit], values: Mapping[str, Tensor], grids: Mapping[str, Grid]
 ) -> list[Float[Tensor, "image y x"]]:
     """The activation of each unit at each of its places."""
     return [
         unit.read(values[unit.site], net.map.info(unit.site).axes, grids[unit.site].prefix, grids[unit.site].width)
         for unit in units
     ]
+
+
+def grid_of(net: Network, site: str, image: tuple[int, int]) -> Grid:
+    """The grid of a site; where it has no places, as logits have none, one place that sees the whole image."""
+    if "position" in net.map.info(site).axes or "y" in net.map.info(site).axes:
+        return net.grid(site, image)
+    middle = ((image[0] - 1) / 2, (image[1] - 1) / 2)
+    whole = (float(image[0]), float(image[1]))
+    return Grid(1, 1, 0, whole, middle, whole, image, True)
+
+
+def box_of(unit: Unit, grid: Grid, place: int) -> tuple[int, int, int, int]:
+    """What the place of a unit can see; a token that stands for no place sees the whole image."""
+    position = grid.prefix + place if unit.position is None else unit.position
+    return (0, 0, *grid.image) if position < grid.prefix else grid.box(position)
