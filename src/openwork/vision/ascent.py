@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openwork.errors import BadInput
+from openwork.network.image_format import needs_images
 from openwork.network.inputs import Prepared
 from openwork.network.run import called, eagerly
 from openwork.network.session import Session, Stop, Visit
@@ -87,13 +88,7 @@ def format_of(net: Network) -> ImageFormat:
     Raises:
         BadInput: if it reads no images, or it is not known how.
     """
-    if net.vocabulary is not None:
-        raise BadInput(f"expected a network that reads images; {net.name} reads tokens")
-    if net.images is None:
-        raise BadInput(
-            f"expected to know what {net.name} makes of pixels; open it with images=ImageFormat(size, mean, sd)"
-        )
-    return net.images
+    return needs_images(net)
 
 
 def size_of(net: Network) -> tuple[int, int]:

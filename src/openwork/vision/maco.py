@@ -72,7 +72,7 @@ def real_phase(phase: Float[Tensor, "row channel fy fx"], width: int) -> Float[T
     return torch.where(mask, spread, phase)
 
 
-def standardised(value: Float[Tensor, row * rest]) -> Float[Tensor, row * rest]:
+def standardised(value: Float[Tensor, "row channel a b"]) -> Float[Tensor, "row channel a b"]:
     """Each row with mean 0 and standard deviation 1."""
     axes = tuple(range(1, value.ndim))
     centred = value - value.mean(axes, keepdim=True)

@@ -154,10 +154,9 @@ def given_picture(net: Network, picture: Any) -> Float[Tensor, "channel y x"]:
     channels, size = net.images.channels if net.images else 3, size_of(net)
     if pixels.ndim != 3 or len(pixels) != channels or tuple(pixels.shape[1:]) != size:
         raise BadInput(f"expected a picture ({channels}, {size[0]}, {size[1]}); got {tuple(pixels.shape)}")
-    if float(pixels.min()) < 0 or float(pixels.max()) > 1:
-        raise BadInput(
-            f"expected pixels in [0, 1]; got {float(pixels.min()):.3g} to {float(pixels.max()):.3g}. Divide bytes by 255"
-        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        raise BadInput(f"expected pixels in [0, 1]; got {low:.3g} to {high:.3g}. Divide bytes by 255")
     return pixels
 
 

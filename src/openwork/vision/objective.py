@@ -127,7 +127,7 @@ class Product(Objective):
 
 @dataclass(frozen=True)
 class Interpolation(Objective):
-    """From one objective to another over the variants of a picture: the first has all of one, the last all of the other.
+    """From one objective to another over the variants of a picture, of which the first and the last have one alone.
 
     Args:
         start: what the first variant is of.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -62,7 +61,7 @@ class _InPlace(torch.autograd.Function):
         return redirected(grads[0], *ctx.saved_tensors), None
 
 
-def redirected(grad: Tensor, low: Bool[Tensor, ...], passes: Bool[Tensor, ...]) -> Tensor:
+def redirected(grad: Tensor, low: Tensor, passes: Tensor) -> Tensor:
     """The gradient of the input of a ReLU.
 
     Args:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,7 @@ MOST, FEWEST = 256, 8
 """Pictures of one optimisation, as far as the memory allows it."""
 CACHED = 48 * 2**20
 """Bytes that pictures hold at once on a CPU: with more, each step waits for fresh memory instead of computing."""
+DEFAULT = Ascent()
 POINTS = 64
 """Steps at which the course of the activation is kept."""
 SHARES = {True: (0.85, 0.15), False: (1.0, 0.0)}
@@ -70,7 +72,7 @@ class Picture:
 
 
 def visualise(
-    net: Network, units: Any, method: Making = Ascent(), pictures: Pictures | None = None, *, tick: Tick = silent
+    net: Network, units: Any, method: Making = DEFAULT, pictures: Pictures | None = None, *, tick: Tick = silent
 ) -> Result:
     """Make pictures of what units answer to, and test each against the pictures of others.
 
@@ -154,16 +156,9 @@ def _made(net: Network, wanted: Sequence[Picture], method: Making, tick: Tick) -
     done = 0
     for members in batches(net, wanted, method):
         some = [wanted[i] for i in members]
-        targets = [
-            Target(
-                p.name, p.target.own.at(p.variant, method.variants), p.target.objective.at(p.variant, method.variants)
-            )
-            for p in some
-        ]
-        drawn = method.draw(
-            net, targets, [p.unit for p in some], [p.seed for p in some],
-            lambda share, first=done, count=len(some): tick((first + share * count) / len(wanted)),
-        )  # fmt: skip
+        targets = [_variant(p, method.variants) for p in some]
+        ticked = partial(_ticked, tick, done, len(some), len(wanted))
+        drawn = method.draw(net, targets, [p.unit for p in some], [p.seed for p in some], ticked)
         parts.append((members, drawn))
         done += len(members)
     order = torch.tensor([i for members, _ in parts for i in members]).argsort()
@@ -177,6 +172,15 @@ def _made(net: Network, wanted: Sequence[Picture], method: Making, tick: Tick) -
         joined([d.gradient for _, d in parts]), joined([d.alive for _, d in parts]),
         joined([d.course for _, d in parts]),
     )  # fmt: skip
+
+
+def _variant(picture: Picture, count: int) -> Target:
+    own, objective = (o.at(picture.variant, count) for o in (picture.target.own, picture.target.objective))
+    return Target(picture.name, own, objective)
+
+
+def _ticked(tick: Tick, done: int, count: int, total: int, share: float) -> None:
+    tick((done + share * count) / total)
 
 
 def _reached(
@@ -241,9 +245,7 @@ def _remarks(wanted: Sequence[Picture], alive: np.ndarray, method: Making) -> tu
 
 def _held_out(pictures: Pictures, seed: int) -> list[int]:
     if len(pictures) < 2:
-        raise BadInput(
-            f"expected at least two images to compare with, half held out; {pictures.name} has {len(pictures)}"
-        )
+        raise BadInput(f"expected two images or more, half of them held out; {pictures.name} has {len(pictures)}")
     return sorted(split_rows(len(pictures), seed, 0.5))
 
 
