@@ -64,6 +64,11 @@ class Problem:
         """The opened network."""
         return self.member.net
 
+    @property
+    def family(self) -> str:
+        """That of the member."""
+        return self.member.family
+
     @cached_property
     def forward(self) -> int:
         """Multiply-adds in linear maps of one forward pass of one row."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from openwork.boards import attributing, lensing, likening, probing, steering, weighing
+from openwork.boards import attributing, changing, judging, lensing, likening, probing, steering, weighing
 
 CONTENDERS = {
     name: contender
-    for part in (lensing, weighing, attributing, probing, likening, steering)
+    for part in (lensing, weighing, attributing, judging, probing, likening, steering, changing)
     for name, contender in part.LINES.items()
 }
 """Name -> method."""

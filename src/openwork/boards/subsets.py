@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openwork.boards.subjects import subjects
 from openwork.zoo import nulls
 from openwork.zoo.member import FAMILIES, members
 
@@ -10,7 +11,8 @@ QUICK_KINDS = ("spread", "twin")
 
 
 WITH_PLAIN = ("reading",)
-"""Boards that ask about plain compiled networks too: their parts have counterparts in other forms of them."""
+"""Boards that ask about plain compiled networks too, whose parts have counterparts in other forms of them, and about
+trainings, changes and depths."""
 
 
 def few() -> list[str]:
@@ -31,4 +33,7 @@ def networks(board: str, each: int = nulls.EACH) -> list[str]:
     rest = [name for family in FAMILIES if family not in ("compiled", "null") for name in members(family)]
     # of each kind in turn, so that a board that was stopped early has some of all
     by_kind = [nulls.names([kind], each) for kind in nulls.KINDS]
-    return [*compiled, *rest, *(f"null/{name}" for of_one in zip(*by_kind, strict=True) for name in of_one)]
+    others = subjects() if plain else []
+    known = [*compiled, *rest, *(name for name in others if not name.startswith("null/"))]
+    empty = [f"null/{name}" for of_one in zip(*by_kind, strict=True) for name in of_one]
+    return [*known, *(name for name in others if name.startswith("null/")), *empty]

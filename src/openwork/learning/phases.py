@@ -1,6 +1,7 @@
 """When a number changes in the course of a training: before, during and after, with intervals on the steps.
 
-The series is cut into three stretches whose values differ least from the mean of each (least squares, exact). What is
+The series is cut into three stretches whose values differ least from the mean of each (least squares, exact); a middle
+one that is hardly to be told from one side belongs to it, so that a change at once has no long during. What is
 claimed of it is the *change*: the mean after minus the mean before. Two hypotheses speak against a phase: that the
 order of the steps does not matter (they are permuted), and that the number changes steadily from the first step to the
 last, in which case a cut finds a difference too.
@@ -22,6 +23,8 @@ from openwork.errors import BadInput
 
 FEWEST = 3
 """Checkpoints that have a before, a during or an after."""
+NEAR = 0.1
+"""A middle stretch that is this near to either side, as a share of the whole change, belongs to it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Cut:
 
     Args:
         before: how many checkpoints come before the change; the last of them is where it begins.
-        after: the place of the first checkpoint after it, where it ends.
+        after: the place of the first checkpoint after it, where it ends; equal to `before` where none lies between.
     """
 
     before: int
@@ -72,7 +75,8 @@ def cut(series: Float[np.ndarray, " checkpoint"]) -> Cut:
         series: one number a checkpoint, in the order of their steps.
 
     Returns:
-        the cut whose stretches have the smallest sum of squared deviations from their means.
+        the cut whose stretches have the smallest sum of squared deviations from their means; without a middle one that
+        is as good as one of the others (`NEAR`).
 
     Raises:
         BadInput: for fewer than three checkpoints, or numbers that are not finite.
@@ -85,7 +89,12 @@ def cut(series: Float[np.ndarray, " checkpoint"]) -> Cut:
     scaled = (series - series.mean()) / spread if spread > 0 else np.zeros_like(series)
     found = ruptures.KernelCPD(kernel="linear", min_size=1, jump=1).fit(scaled[:, None]).predict(n_bkps=2)
     assert found is not None
-    return Cut(int(found[0]), int(found[1]))
+    before, after = int(found[0]), int(found[1])
+    first, middle, last = (float(part.mean()) for part in np.split(scaled, [before, after]))
+    near = NEAR * abs(last - first)
+    if abs(middle - last) <= near:
+        return Cut(before, before)
+    return Cut(after, after) if abs(middle - first) <= near else Cut(before, after)
 
 
 def window(values: Float[np.ndarray, "checkpoint example"], steps: Sequence[int], resamples: int, seed: int) -> Window:
