@@ -12,8 +12,8 @@ from openwork.direction import Direction
 from openwork.errors import BadInput
 from openwork.network import Network
 from openwork.pictures import ImageFormat
-from openwork.results.result import Result
 from openwork.results.claims import Standard
+from openwork.results.result import Result
 from openwork.vision.dissect import Dissection, dissect, rotation
 from openwork.vision.overlap import enlarging
 from openwork.worlds.picture_array import PictureArray
@@ -200,7 +200,9 @@ def test_enlarging_reproduces_a_plane_between_the_outer_centres():
 def test_the_interval_is_that_of_a_bootstrap_over_images(result: Result):
     noisy = result.table.isel(unit=3)
     assert float(noisy.iou_low) < float(noisy.iou) < float(noisy.iou_high)
-    again = dissect(planted(), "module:1.out[3]", scenes(60, 0), Dissection(rotations=0, claims=1), held_out=scenes(40, 1))
+    again = dissect(
+        planted(), "module:1.out[3]", scenes(60, 0), Dissection(rotations=0, claims=1), held_out=scenes(40, 1)
+    )
     assert again.table.unit.values.tolist() == ["module:1.out[3]"]
     assert float(again.table.iou[0]) == pytest.approx(float(noisy.iou))
 
@@ -246,7 +248,7 @@ def test_pictures_without_masks_are_an_error():
 def test_ids_without_a_name_are_an_error():
     pictures = scenes(6, 0)
     pictures.regions["colour"][2, 0, 0] = 9
-    with pytest.raises(BadInput, match="from 0 .unlabelled. to 3"):
+    with pytest.raises(BadInput, match=r"from 0 \(unlabelled\) to 3"):
         dissect(planted(), "module:1.out", pictures, Dissection(rotations=0, claims=0))
 
 
@@ -267,7 +269,7 @@ def test_activations_that_are_not_finite_are_an_error():
 
 
 def test_a_network_of_text_is_an_error():
-    with pytest.raises(BadInput, match="reads images|images"):
+    with pytest.raises(BadInput, match="images"):
         dissect(ow.open("py-attn2"), "blocks.0.resid_post", scenes(4, 0))
 
 

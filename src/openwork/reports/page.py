@@ -186,12 +186,12 @@ def environment() -> Environment:
 
 
 def policy(style: str, script: str) -> str:
-    """Nothing may be loaded, and no style or script runs but these two."""
+    """Nothing may be loaded, no image but those within the page, and no style or script runs but these two."""
 
     def allowed(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     return (
-        f"default-src 'none'; style-src {allowed(style)}; script-src {allowed(script)}; "
+        f"default-src 'none'; img-src data:; style-src {allowed(style)}; script-src {allowed(script)}; "
         "base-uri 'none'; form-action 'none'"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openwork.reports import words
+from openwork.reports.dissection import dissection_pictures
 from openwork.reports.evidence import Bar, intervals
 from openwork.reports.judging import judging
 from openwork.reports.labelled import Drawn, draw, rows_of
@@ -137,7 +138,7 @@ def result_pictures(result: Result) -> list[Drawn]:
         *weights_pictures(table),
         *probe_curves(table),
     ]
-    return sheets(table) or [*more, *draw(table)]
+    return sheets(table) or dissection_pictures(table) or [*more, *draw(table)]
 
 
 def claims_pictures(findings: Sequence[Finding]) -> list[Drawn]:

@@ -162,9 +162,7 @@ class _Crops:
             for _ in range(method.crops):
                 top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
                 found.append(image[:, top : top + side, left : left + side])
-        big = torch.nn.functional.interpolate(
-            torch.stack(found), (height, width), mode="bilinear", align_corners=False
-        )
+        big = torch.nn.functional.interpolate(torch.stack(found), (height, width), mode="bilinear", align_corners=False)
         return cls(big.clamp(0, 1), side)
 
 
@@ -220,9 +218,7 @@ def _require_positive(values: np.ndarray, site: str) -> None:
         )
 
 
-def _importance(
-    find: Rewriting, factors: _Factors, design: Design, tick: Tick
-) -> Float[np.ndarray, "image concept"]:
+def _importance(find: Rewriting, factors: _Factors, design: Design, tick: Tick) -> Float[np.ndarray, "image concept"]:
     """The total Sobol index of each concept in each image, its coefficients masked all over the image."""
     amount = torch.tensor(factors.of_maps(find.maps), dtype=torch.float32)
     basis = torch.tensor(factors.basis, dtype=torch.float32)

@@ -130,9 +130,7 @@ def interpretability(
     return _result(net, path, own, chance, original, split, pictures.name, len(vectors), method)
 
 
-def mask_vectors(
-    net: Network, site: str, pictures: Masked, rows: list[int]
-) -> Float[np.ndarray, "concept channel"]:
+def mask_vectors(net: Network, site: str, pictures: Masked, rows: list[int]) -> Float[np.ndarray, "concept channel"]:
     """The mean activation at the places of each concept, less that of all places; concepts without a place left out."""
     grid, axes = net.grid(site), net.map.info(site).axes
     sums: dict[tuple[str, int], np.ndarray] = {}

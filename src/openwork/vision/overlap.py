@@ -68,9 +68,7 @@ class Concepts:
                 raise BadInput(f"expected masks of {category}; got those of {sorted(masks)}")
             mask = masks[category]
             if tuple(mask.shape[1:]) != size:
-                raise BadInput(
-                    f"expected masks of {category} of the images' size {size}; got {tuple(mask.shape[1:])}"
-                )
+                raise BadInput(f"expected masks of {category} of the images' size {size}; got {tuple(mask.shape[1:])}")
             low, high = (int(v) for v in torch.aminmax(mask))
             if low < 0 or high > len(names):
                 raise BadInput(
@@ -103,9 +101,7 @@ def _mixing(centres: Float[np.ndarray, " place"], pixels: int) -> Float[Tensor, 
     return torch.tensor(np.stack(each, 1), dtype=torch.float32)
 
 
-def enlarged(
-    maps: Float[Tensor, "*map row column"], mixing: tuple[Tensor, Tensor]
-) -> Float[Tensor, "*map y x"]:
+def enlarged(maps: Float[Tensor, "*map row column"], mixing: tuple[Tensor, Tensor]) -> Float[Tensor, "*map y x"]:
     """Maps at the resolution of the masks."""
     down, across = (m.to(maps) for m in mixing)
     return down @ maps @ across.T
@@ -215,9 +211,7 @@ def pairs(found: Counts, concepts: Concepts) -> tuple[Tensor, Tensor]:
     return both, either.double()
 
 
-def influences(
-    both: Float[np.ndarray, " image"], either: Float[np.ndarray, " image"]
-) -> Float[np.ndarray, " image"]:
+def influences(both: Float[np.ndarray, " image"], either: Float[np.ndarray, " image"]) -> Float[np.ndarray, " image"]:
     """What each image makes of a ratio of sums: values whose mean is the ratio and whose spread is its error's.
 
     Source: the linearisation of a ratio, Cochran 1977, Sampling Techniques, section 6.4.

@@ -382,7 +382,7 @@ def _table(explainer: Explainer, seen: _Seen, split: Split) -> Any:
     import xarray
 
     rows = split.held_rows[: len(seen.assigned)]
-    side = int(round(seen.assigned.shape[1] ** 0.5))
+    side = round(seen.assigned.shape[1] ** 0.5)
     square = side * side == seen.assigned.shape[1]
     shape = (len(rows), side, side, -1) if square else (len(rows), 1, seen.assigned.shape[1], -1)
     images = split.held.pixels(rows).permute(0, 2, 3, 1).numpy()

@@ -26,9 +26,7 @@ Change = Callable[[Float[Tensor, "image channel y x"]], Float[Tensor, "image cha
 MAP, TOKENS = ("batch", "channel", "y", "x"), ("batch", "position", "channel")
 
 
-def written(
-    value: Tensor, new: Float[Tensor, "image channel y x"], axes: tuple[str, ...], grid: Grid
-) -> Tensor:
+def written(value: Tensor, new: Float[Tensor, "image channel y x"], axes: tuple[str, ...], grid: Grid) -> Tensor:
     """The value of a site with its maps replaced: the inverse of `openwork.vision.passes.maps`.
 
     Raises:
