@@ -60,7 +60,8 @@ class Sum:
         base: the earlier value.
         after: the later value.
         terms: the contributions, in order of execution.
-        norm: the call of the norm that the sum goes through, in a post-norm block.
+        norm: the call of the module that the sum goes through: a norm, in a post-norm block, or an activation. An
+            activation that the block calls as a function goes without.
         residual: largest absolute deviation of the sum, relative to the largest value.
         exact: whether adding up in the model's own dtype gives the sum bit for bit.
         base_gain: the factor with which the earlier value enters.
@@ -232,13 +233,14 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
     for _ in range(4):  # norm(... + mlp), then norm(pre + attention); or a stream that is taken behind its norm
         norm = next((c for c in reversed(call.descendants()) if not c.children and _returns(c, target)), None)
         summed = next((t for t in norm.inputs.values() if t.shape == post.shape), None) if norm else None
+        activation = _activation(call, target) if norm is None or summed is None else None
         if sums and norm is not None and summed is not None and same(summed, pre):
             return sums, ""
         if norm is None or summed is None:
-            if sums:
+            if sums and activation is None:
                 break
-            norm, summed = None, target
-        before = norm.start if norm is not None else call.end
+            norm, summed = None, target if activation is None else activation[1]
+        before = norm.start if norm is not None else call.end if activation is None else activation[0]
         options = [c for c in _without(candidates, pre, target, summed) if c.call.end <= before]
         step = _fit(pre, summed, options, norm) if pre.shape == post.shape else None
         step = step or _fit_from_shortcut(call, pre, summed, options, norm)
@@ -267,6 +269,15 @@ def _shortcut(call: Call, pre: Tensor, value: Tensor) -> bool:
         return False
     makers = [c for c in call.descendants() if _returns(c, value)]
     return any(same(t, pre) for c in makers for t in c.inputs.values())
+
+
+def _activation(call: Call, target: Tensor) -> tuple[int, Tensor] | None:
+    """When a function called within a block made `target`, and of what."""
+    for inner in (call, *call.descendants()):
+        for time, value, out in inner.activations:
+            if same(out, target) and not same(value, target):
+                return time, value
+    return None
 
 
 def _returns(call: Call, value: Tensor) -> bool:

@@ -6,12 +6,9 @@ the same axes, and may depend on the whole image. So a field is never stated sma
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -31,7 +28,7 @@ POINTWISE = frozenset(
     clamp_min clamp_max clip maximum minimum where masked_fill lerp addcmul addcdiv sign round floor ceil nan_to_num
     dropout dropout2d feature_dropout alpha_dropout to float half double bfloat16 type type_as contiguous clone detach
     requires_grad copy batch_norm cpu cuda identity positive gt lt ge le eq ne logical_not logical_and logical_or
-    isnan isfinite hypot atan2 erfinv rrelu tanhshrink""".split()
+    isnan isfinite hypot atan2 erfinv rrelu tanhshrink""".split()  # noqa: SIM905 - as a list it would fill a page
 )
 
 

@@ -15,9 +15,9 @@ from openwork.network.anatomy import Surveyor
 from openwork.network.certify import Certifier, first_output, is_causal
 from openwork.network.example import guess, longest_of, vocabulary_of
 from openwork.network.follow import image_axes
+from openwork.network.image_format import image_format
 from openwork.network.inputs import Preparer
 from openwork.network.layout import width_of
-from openwork.network.image_format import image_format
 from openwork.network.load import load
 from openwork.network.network import Network
 from openwork.network.paths import leaves

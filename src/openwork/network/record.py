@@ -17,6 +17,11 @@ from openwork.network.lie import Lie
 from openwork.network.paths import Path, leaves
 from openwork.network.session import Session
 
+ACTIVATIONS = frozenset(("relu", "relu6", "gelu", "silu", "leaky_relu", "elu", "hardswish", "hardtanh", "clamp"))
+    ("relu", "relu6", "gelu", "silu", "leaky_relu", "elu", "hardswish", "mish", "hardtanh", "clamp")
+)
+"""Functions that a residual block may call on the sum itself."""
+
 
 @dataclass(eq=False)
 class Call:
@@ -33,6 +38,7 @@ class Call:
         outputs: returned tensors by path.
         volatile: inputs (``in``, path) and outputs (``out``, path) that in-place operations change afterwards.
         lies: how these tensors lie in the image.
+        activations: pointwise functions that its own code called: (when, what went in, what came out).
     """
 
     name: str
@@ -47,6 +53,7 @@ class Call:
     live: list[tuple[str, Path, Tensor]] = field(default_factory=list, repr=False)
     volatile: set[tuple[str, Path]] = field(default_factory=set)
     lies: dict[tuple[str, Path], Lie | None] = field(default_factory=dict, repr=False)
+    activations: list[tuple[int, Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     def lie(self, value: Tensor) -> Lie | None:
         """How one of the recorded inputs or outputs lies in the image."""
@@ -193,7 +200,11 @@ class Recorder(TorchFunctionMode):
         if func is F.multi_head_attention_forward and self.stack and not self.in_registry:
             with self:
                 return unfused_mha(*args, **kwargs)
+        activates = getattr(func, "__name__", "").strip("_") in ACTIVATIONS and bool(self.stack and args)
+        before = copy(args[0]) if activates else None  # it may be overwritten
         output = func(*args, **kwargs)
+        if before is not None:
+            self.stack[-1].activations.append((self.tick(), before, copy(output)))
         self.follower.see(func, args, kwargs, output)
         if self.in_registry or not self.stack or not is_attention_function(func):
             return output
