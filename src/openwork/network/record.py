@@ -18,8 +18,6 @@ from openwork.network.paths import Path, leaves
 from openwork.network.session import Session
 
 ACTIVATIONS = frozenset(("relu", "relu6", "gelu", "silu", "leaky_relu", "elu", "hardswish", "hardtanh", "clamp"))
-    ("relu", "relu6", "gelu", "silu", "leaky_relu", "elu", "hardswish", "mish", "hardtanh", "clamp")
-)
 """Functions that a residual block may call on the sum itself."""
 
 
