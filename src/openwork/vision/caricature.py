@@ -84,9 +84,8 @@ class _Matched(Making):
             value = seen[path].movedim(channel_axis(net.map.info(path).axes), 1)
             maps = value.flatten(2) if value.ndim > 2 else value[..., None]
             own = Matching(path, Array.of(maps[0]), self.how)
-            found.append(
-                Target(f"{path} {self.how}", own, own - self.smooth * TotalVariation() if self.smooth else own)
-            )
+            objective = own - self.smooth * TotalVariation() if self.smooth else own
+            found.append(Target(f"{path} {self.how}", own, objective))
         return found
 
 

@@ -70,8 +70,8 @@ class Robustness(Views):
     """
 
     jitter: int = 8
-    scales: tuple[float, ...] = tuple(1 + (i - 5) / 50 for i in range(11))
-    angles: tuple[float, ...] = (*range(-10, 11), *(0,) * 5)
+    scales: tuple[int | float, ...] = tuple(1 + (i - 5) / 50 for i in range(11))
+    angles: tuple[int | float, ...] = (*range(-10, 11), *(0,) * 5)
     jitter_after: int = 4
     flip: bool = False
     fill: float = 0.5
