@@ -20,6 +20,7 @@ from openwork.cli import (
     report,
     steer,
     study,
+    tuning,
     watch,
     weights,
     zoo,
@@ -57,6 +58,7 @@ def _root(
 
 open.register(app)
 study.register(app)
+tuning.register(app)
 causal.register(app)
 attribute.register(app)
 geometry.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openwork.errors import BadInput
+from openwork.network.image_format import needs_images
 from openwork.vision.redrawn import redrawn
 from openwork.vision.stimuli import HUES
 from openwork.vision.units import channel_axis
@@ -63,10 +65,10 @@ def last_site(net: Network) -> str:
 
 def pooled(net: Network, pixels: Float[Tensor, "image channel y x"], site: str) -> Tensor:
     """The mean over places of every channel of a site."""
-    if net.images is None:
-        raise BadInput(f"expected a network that reads images; {net.name} has no image format. Open it with images=")
     (found,) = net.map.resolve(site)
-    value = net.run(net.images.encode(pixels.to(net.device)), keep=found.path, until=found.path)[found.path]
+    value = net.run(needs_images(net).encode(pixels.to(net.device)).to(net.dtype), keep=found.path, until=found.path)[
+        found.path
+    ]
     channels = value.movedim(channel_axis(net.map.info(found.path).axes), -1)
     return channels.flatten(1, -2).mean(1) if channels.ndim > 2 else channels
 
@@ -105,19 +107,30 @@ def low_level(pixels: Float[Tensor, "image channel y x"]) -> Float[Tensor, "imag
     return torch.cat(groups, 1)
 
 
-def cosines(
-    a: Float[np.ndarray, "image feature"],
-    b: Float[np.ndarray, "other feature"],
-    pool: Float[np.ndarray, "some feature"],
-) -> Float[np.ndarray, "image other"]:
-    """Cosines between features, from the mean of a pool of images in units of its spread."""
-    mean, spread = pool.mean(0), pool.std(0)
-    known = spread > 1e-9
-    weights = np.where(known, 1 / np.where(known, spread, 1.0), 0.0)
-    a, b = ((x - mean) * weights for x in (a, b))
-    sizes = [np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
-    a, b = (x / np.where(size > 0, size, 1.0) for x, size in zip((a, b), sizes, strict=True))
-    return a @ b.T
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """By what features are measured: from the mean of a pool of images, in units of its spread.
+
+    Args:
+        mean: of the pool.
+        weights: one over its standard deviation, 0 where it has none.
+    """
+
+    mean: Float[np.ndarray, " feature"]
+    weights: Float[np.ndarray, " feature"]
+
+    @classmethod
+    def of(cls, pool: Float[np.ndarray, "image feature"]) -> Yardstick:
+        """The one that a pool gives."""
+        spread = pool.std(0)
+        known = spread > 1e-9
+        return cls(pool.mean(0), np.where(known, 1 / np.where(known, spread, 1.0), 0.0))
+
+    def __call__(self, features: Float[np.ndarray, "image feature"]) -> Float[np.ndarray, "image feature"]:
+        """Features of length one, whose products are cosines."""
+        scaled = (features - self.mean) * self.weights
+        size = np.linalg.norm(scaled, axis=1, keepdims=True)
+        return scaled / np.where(size > 0, size, 1.0)
 
 
 def _in_batches(features: Callable[[Tensor], Tensor]) -> Features:

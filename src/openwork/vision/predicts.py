@@ -28,7 +28,7 @@ from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.exemplars import Exemplars, Reader
-from openwork.vision.likeness import LOW_LEVEL, Features, as_pixels, cosines, judge_of
+from openwork.vision.likeness import LOW_LEVEL, Features, Yardstick, as_pixels, judge_of
 from openwork.vision.streams import Extremes, keys_of
 from openwork.vision.units import Unit, channels_of, units_of
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
     from openwork.network import Network
 
-UNIT = "accuracy above chance"
+UNIT = "probability above chance"
+SLOPE = 1.702
+"""Of the logistic function that is nearest to the normal distribution."""
 FEWEST = 3
 """Other units that a control needs; where there are fewer, random images stand in for their examples."""
 POOL, DRAWS = 128, 64
@@ -58,7 +60,7 @@ class Predicting:
         site: of the judge, if it is a network; the last one before the logits unless given.
         pool: ``max`` or ``mean`` over places.
         held_out: which share of the corpus is held out.
-        standard: what a claim must meet; ``min_share`` is the least accuracy above chance.
+        standard: what a claim must meet; ``min_share`` is the least probability above chance.
         batch: images of one pass.
         seed: of the split, of pairs and of controls.
     """
@@ -99,8 +101,12 @@ def predicts(
     """Test whether references predict which of two held-out images activates a unit more.
 
     The judge picks the query that is more like the strong references than like the weak ones, in the mean cosine of
-    its features; it never sees the unit. Of references that are given, there are no weak ones. Pairs whose activations
-    are equal have no answer and are left out; a judge that cannot tell counts half.
+    its features; it never sees the unit. Of references that are given, there are no weak ones. How sure it is, the
+    probability that it gives the right query, goes by how far apart the two lie on the scale of random pairs of find
+    images; claims are of this probability. Pairs whose activations are equal have no answer and are left out; a judge
+    that cannot tell counts half.
+
+    Nothing in the network is edited: what is varied is the image, and the claim is of prediction, not of a cause.
 
     The control gives each pair the references of another unit of the same site, drawn anew for each pair and each
     control: examples that predict as well whosever they are say nothing of this unit. Of references that are given,
@@ -120,8 +126,8 @@ def predicts(
         a finding for each unit that can be tested, and a table with the axes ``unit``, ``gap``, ``pair``: ``accuracy``
         with ``accuracy_low`` and ``accuracy_high`` (Wilson; half answers count as wrong there), ``tested`` pairs,
         ``other_accuracy`` with other units' references, ``random_accuracy`` with random images, ``correct`` of each
-        pair (NaN where it has no answer), ``query_row`` and ``query_activation`` by ``side`` (strong, weak), and
-        ``reference_row`` (-1 where references were given).
+        pair (NaN where it has no answer) with its ``probability``, ``query_row`` and ``query_activation`` by ``side``
+        (strong, weak), and ``reference_row`` (-1 where references were given).
 
     Raises:
         BadInput: for a network that reads no images, a corpus smaller than its references and queries, references that
@@ -129,7 +135,10 @@ def predicts(
         UnknownName: for a site, or references of a unit that is not tested.
 
     Units:
-        shares of pairs; in findings, less the half that chance gives.
+        shares of pairs; in findings, the mean probability of the right query less the half that chance gives.
+
+    Source:
+        Zimmermann et al. 2024, section 3 (machine interpretability score), with a scale of its own.
     """
     chosen = units_of(net, units)
     given = _given(chosen, references)
@@ -153,20 +162,22 @@ def predicts(
     reader = Reader(net, chosen, pictures, method.reading("held-out"))
     activations = np.concatenate([values for values, _ in reader.stream(held)])
     tick(0.7)
-    scene = _Scene(pictures, features)
     pool = find[np.argsort(keys_of(find, method.seed + 1), kind="stable")[: max(POOL, 2 * method.references)]]
+    scene = _Scene(pictures, features, pool)
     tests = []
     for i, unit in enumerate(chosen):
         if given:
-            own, others = _Shown(features(given[unit.name])), [
-                _Shown(features(value)) for key, value in given.items() if key != unit.name
-            ]  # fmt: skip
+            shown = {key: scene.yardstick(features(value)) for key, value in given.items()}
+            own, others = axis(shown[unit.name]), [axis(one) for key, one in shown.items() if key != unit.name]
+            count = len(shown[unit.name])
         else:
             here = [j for j, one in enumerate(read) if (one.site, one.position) == (unit.site, unit.position)]
             sides = (extremes.strongest[1], extremes.weakest[1])
-            shown = {j: _Shown(*(scene.of(side[j]) for side in sides)) for j in here}
+            shown = {j: axis(*(scene.of(side[j]) for side in sides)) for j in here}
             own, others = shown[i], [one for j, one in shown.items() if j != i]
-        tests.append(_test(activations[:, i], held, own, others, pool, scene, method, method.seed + i))
+            count = 2 * method.references
+        random = scene.random(count, not given, method.seed + i)
+        tests.append(_test(activations[:, i], held, [own, *others, *random], scene, method, method.seed + i))
         tick(0.7 + 0.3 * (i + 1) / len(chosen))
     rows = None if given else np.stack([extremes.strongest[1], extremes.weakest[1]], 1)[: len(chosen)]
     table = _table(net, chosen, tests, rows, name, method)
@@ -180,23 +191,45 @@ def predicts(
     return Result("exemplar test", findings, table, settings, tuple(remarks))
 
 
-@dataclass(frozen=True, eq=False)
-class _Shown:
-    """Features of references: of those that activate a unit much, and of those that do little."""
+Axis = Float[np.ndarray, " feature"]
 
-    strong: Float[np.ndarray, "image feature"]
-    weak: Float[np.ndarray, "image feature"] | None = None
+
+def axis(strong: Float[np.ndarray, "image feature"], weak: Float[np.ndarray, "other feature"] | None = None) -> Axis:
+    """Along which an image is the more like the strong references, and the less like the weak ones.
+
+    The product with features of length one is the mean cosine to the strong references less that to the weak ones.
+    """
+    return strong.mean(0) if weak is None else strong.mean(0) - weak.mean(0)
 
 
 class _Scene:
-    """The judge's features of images of the corpus, each computed once."""
+    """The judge's features of images of the corpus, each computed once.
 
-    def __init__(self, pictures: Pictures, features: Features):
+    Args:
+        pictures: the corpus.
+        features: of the judge.
+        pool: rows of find images that features are measured by.
+    """
+
+    def __init__(self, pictures: Pictures, features: Features, pool: Int[np.ndarray, " image"]):
         self.pictures, self.features = pictures, features
         self._known: dict[int, np.ndarray] = {}
+        self.yardstick = Yardstick.of(self._raw(pool))
+        self.pool = self.of(pool)
 
     def of(self, rows: Int[np.ndarray, " image"]) -> Float[np.ndarray, "image feature"]:
-        """Of some rows."""
+        """Of some rows, of length one."""
+        return self.yardstick(self._raw(rows))
+
+    def random(self, count: int, weak: bool, seed: int) -> list[Axis]:
+        """Axes of random images of the pool, as many as there are references; half of them weak ones, if any are."""
+        rng, out = np.random.default_rng(seed), []
+        for _ in range(DRAWS):
+            some = self.pool[rng.permutation(len(self.pool))[:count]]
+            out.append(axis(some[: len(some) // 2], some[len(some) // 2 :]) if weak else axis(some))
+        return out
+
+    def _raw(self, rows: Int[np.ndarray, " image"]) -> Float[np.ndarray, "image feature"]:
         missing = sorted({int(row) for row in rows} - {*self._known})
         if missing:
             found = self.features(self.pictures.pixels(missing).float() / 255)
@@ -206,50 +239,44 @@ class _Scene:
 
 @dataclass(frozen=True, eq=False)
 class _Test:
-    """The answers for one unit.
+    """The answers for one unit: by its own references, by those of others, by random ones, in this order.
 
     Args:
         rows: (gap, pair, side) the queries.
         activations: likewise.
-        correct: (gap, pair) 1, 0, or 0.5 where the judge cannot tell; NaN where the activations are equal.
-        others: (gap, other, pair) with the references of each other unit.
-        random: (gap, draw, pair) with random images.
+        probability: (gap, reference set, pair) of the right query; NaN where the activations are equal.
+        others: how many other units there are.
     """
 
     rows: Int[np.ndarray, "gap pair side"]
     activations: Float[np.ndarray, "gap pair side"]
-    correct: Float[np.ndarray, "gap pair"]
-    others: Float[np.ndarray, "gap other pair"]
-    random: Float[np.ndarray, "gap draw pair"]
+    probability: Float[np.ndarray, "gap set pair"]
+    others: int
+
+    @property
+    def correct(self) -> Float[np.ndarray, "gap set pair"]:
+        """1 where the right query is chosen, 0 where not, 0.5 where the judge cannot tell."""
+        p = self.probability
+        return np.where(np.isnan(p), np.nan, np.where(np.abs(p - 0.5) < 1e-9, 0.5, (p > 0.5).astype(float)))
 
 
 def _test(
-    activations: Float[np.ndarray, " image"], held: Int[np.ndarray, " image"], own: _Shown, others: Sequence[_Shown],
-    pool: Int[np.ndarray, " image"], scene: _Scene, method: Predicting, seed: int,
+    activations: Float[np.ndarray, " image"], held: Int[np.ndarray, " image"], axes: Sequence[Axis], scene: _Scene,
+    method: Predicting, seed: int,
 ) -> _Test:  # fmt: skip
     rng = np.random.default_rng(seed)
     order = np.argsort(activations, kind="stable")
-    spread = scene.of(pool)
-    count = len(own.strong)
-    draws = [rng.permutation(len(pool))[: 2 * count] for _ in range(DRAWS)]
-    random = [_Shown(spread[some[:count]], spread[some[count:]] if own.weak is not None else None) for some in draws]
-    rows, values, correct, of_others, of_random = [], [], [], [], []
+    rows, values, found = [], [], []
     for gap in method.gaps:
         strong, weak = queries(len(order), method.pairs, gap)
         pairs = order[np.stack([strong, rng.permutation(weak)], 1)]
         both = activations[pairs]
-        features = [scene.of(held[pairs[:, side]]) for side in (0, 1)]
-        untold = both[:, 0] == both[:, 1]
-        answered = [
-            np.where(untold, np.nan, answers(one.strong, one.weak, *features, spread))
-            for one in (own, *others, *random)
-        ]
+        more, less = (scene.of(held[pairs[:, side]]) for side in (0, 1))
+        told = np.stack([probabilities(one, more, less, scene.pool) for one in axes])
         rows.append(held[pairs])
         values.append(both)
-        correct.append(answered[0])
-        of_others.append(np.array(answered[1 : 1 + len(others)]).reshape(len(others), method.pairs))
-        of_random.append(np.array(answered[1 + len(others) :]))
-    return _Test(*(np.stack(x) for x in (rows, values, correct, of_others, of_random)))
+        found.append(np.where(both[:, 0] == both[:, 1], np.nan, told))
+    return _Test(np.stack(rows), np.stack(values), np.stack(found), len(axes) - 1 - DRAWS)
 
 
 def queries(n: int, pairs: int, gap: float) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
@@ -260,32 +287,24 @@ def queries(n: int, pairs: int, gap: float) -> tuple[Int[np.ndarray, " pair"], I
     return strong, n - 1 - strong
 
 
-def answers(
-    strong: Float[np.ndarray, "image feature"], weak: Float[np.ndarray, "image feature"] | None,
-    more: Float[np.ndarray, "pair feature"], less: Float[np.ndarray, "pair feature"],
-    pool: Float[np.ndarray, "some feature"],
+def probabilities(
+    along: Axis, more: Float[np.ndarray, "pair feature"], less: Float[np.ndarray, "pair feature"],
+    pool: Float[np.ndarray, "image feature"],
 ) -> Float[np.ndarray, " pair"]:  # fmt: skip
-    """Whether a judge picks the query that activates the unit more.
+    """The probability that a judge gives to the query which activates the unit more.
 
     Args:
-        strong: references that activate it much.
-        weak: references that do little, if there are any.
-        more: the queries that activate it more.
-        less: the others.
-        pool: images whose mean and spread features are measured by.
-
-    Returns:
-        1 where it does, 0 where it does not, 0.5 where it cannot tell.
+        along: the axis of its references.
+        more: features of length one of the queries that activate the unit more.
+        less: of the others.
+        pool: of images whose random pairs set the scale.
 
     Source:
-        Zimmermann et al. 2024, section 3 (mean similarity to strong references less that to weak ones).
+        Zimmermann et al. 2024, equation 2, with the scale of random pairs in place of one fitted to people.
     """
-    sides = []
-    for query in (more, less):
-        likeness = cosines(query, strong, pool).mean(1)
-        sides.append(likeness if weak is None else likeness - cosines(query, weak, pool).mean(1))
-    apart = sides[0] - sides[1]
-    return np.where(np.abs(apart) < 1e-9, 0.5, (apart > 0).astype(float))
+    spread = np.sqrt(2) * (pool @ along).std()
+    apart = (more - less) @ along
+    return 1 / (1 + np.exp(-SLOPE * apart / spread)) if spread > 1e-12 else np.full(len(more), 0.5)
 
 
 def _given(chosen: Sequence[Unit], references: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -316,12 +335,14 @@ def _findings(
     claims = Claims(net, {"pictures": settings["digest"], "units": settings["units"]}, settings, method.seed)
     candidates, remarks = [], []
     for i, (unit, test) in enumerate(zip(chosen, tests, strict=True)):
-        told = ~np.isnan(test.correct[0])
+        own = test.probability[0, 0]
+        told = ~np.isnan(own)
         if told.sum() < 2:
             remarks.append(f"{unit.name} is equally active on nearly all held-out images: nothing can be predicted")
             continue
-        enough = test.others.shape[1] >= FEWEST
-        rivals = (test.others if enough else test.random)[0][:, told]
+        enough = test.others >= FEWEST
+        sets = slice(1, 1 + test.others) if enough else slice(1 + test.others, None)
+        rivals = test.probability[0, sets][:, told]
         kind = "references of other units" if enough else "random images as references"
         drawn = np.random.default_rng(method.seed + i).integers(
             0, len(rivals), (criteria.controls_needed, rivals.shape[1])
@@ -329,7 +350,7 @@ def _findings(
         controls = np.take_along_axis(rivals, drawn, 0).mean(1) - 0.5
         what = "the given references" if given else "the dataset examples"
         text = f"{what} of {unit.name} predict which of two held-out images activates it more"
-        candidates.append(Candidate(text, test.correct[0][told] - 0.5, controls, f"{kind}, drawn anew for each pair"))
+        candidates.append(Candidate(text, own[told] - 0.5, controls, f"{kind}, drawn anew for each pair"))
     return claimed(claims, criteria, candidates), remarks
 
 
@@ -339,7 +360,7 @@ def _table(
 ) -> xarray.Dataset:  # fmt: skip
     import xarray
 
-    correct = np.stack([test.correct for test in tests])
+    correct = np.stack([test.correct[:, 0] for test in tests])
     tested = (~np.isnan(correct)).sum(-1)
     ends = np.full((2, *tested.shape), np.nan)
     for place in np.ndindex(*tested.shape):
@@ -353,8 +374,9 @@ def _table(
         "accuracy_low": (here, np.fmin(ends[0], accuracy)),
         "accuracy_high": (here, np.fmax(ends[1], accuracy)),
         "tested": (here, tested),
-        "other_accuracy": (here, np.stack([_mean(test.others.reshape(len(method.gaps), -1)) for test in tests])),
-        "random_accuracy": (here, np.stack([_mean(test.random.reshape(len(method.gaps), -1)) for test in tests])),
+        "other_accuracy": (here, np.stack([_over(test, slice(1, 1 + test.others)) for test in tests])),
+        "random_accuracy": (here, np.stack([_over(test, slice(1 + test.others, None)) for test in tests])),
+        "probability": ((*here, "pair"), np.stack([test.probability[:, 0] for test in tests])),
         "correct": ((*here, "pair"), correct),
         "query_row": ((*here, "pair", "side"), np.stack([test.rows for test in tests])),
         "query_activation": ((*here, "pair", "side"), np.stack([test.activations for test in tests])),
@@ -363,6 +385,11 @@ def _table(
         variables["reference_row"] = (("unit", "side", "reference"), rows)
     coords = {"unit": [unit.name for unit in chosen], "gap": np.array(method.gaps), "side": ["strong", "weak"]}
     return xarray.Dataset(variables, coords, {"network": net.name, "judge": judge})
+
+
+def _over(test: _Test, sets: slice) -> np.ndarray:
+    """The accuracy of some sets of references at each gap."""
+    return _mean(test.correct[:, sets].reshape(len(test.rows), -1))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -91,8 +91,9 @@ def tune(
 
     A claim says that a unit is tuned: at the value that find trials prefer, its held-out responses rise above their
     mean over all values. The rise, the gain, is counted in standard deviations of the unit's responses to white noise
-    of the same contrast (or in a twentieth of its largest response, if that is more). Its control is the same, preference and all, of channels that have learned nothing: random
-    filters prefer something too, and often as selectively, but a filter that was made for the stimulus gains more.
+    of the same contrast (or in a twentieth of its largest response, if that is more). Its control is the same,
+    preference and all, of channels that have learned nothing: random filters prefer something too, and often as
+    selectively, but a filter that was made for the stimulus gains more.
 
     Args:
         net: a network that reads images.
