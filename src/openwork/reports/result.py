@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from openwork.reports import words
 from openwork.reports.dissection import dissection_pictures
 from openwork.reports.evidence import Bar, intervals
+from openwork.reports.exemplars import exemplar_pictures
 from openwork.reports.judging import judging
 from openwork.reports.labelled import Drawn, draw, rows_of
 from openwork.reports.learning import AXIS, learning_pictures
@@ -22,6 +23,7 @@ from openwork.reports.sheet import sheets
 from openwork.reports.style import PAGE, SCRIPT, STYLE
 from openwork.reports.token_grid import lens_pictures
 from openwork.reports.token_scores import token_scores
+from openwork.reports.tuning import tuning_pictures
 from openwork.reports.weights import weights_pictures
 from openwork.results.result import Result
 from openwork.studies.schema import Control, Estimate
@@ -119,6 +121,8 @@ def result_pictures(result: Result) -> list[Drawn]:
     table = result.table
     if AXIS in table.dims:
         return learning_pictures(table)
+    shown, table = exemplar_pictures(table)
+    tuned, table = tuning_pictures(table)
     drawn, table = representations(table)
     judged, table = judging(table)
     if {"sender", "receiver"} <= set(table.dims) and {"effect", "low", "high", "p", "total"} <= set(table.data_vars):
@@ -131,6 +135,8 @@ def result_pictures(result: Result) -> list[Drawn]:
             )
             drawn.append(Drawn(graph, note))
     more = [
+        *shown,
+        *tuned,
         *judged,
         *token_scores(table),
         *lens_pictures(table),
