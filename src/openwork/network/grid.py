@@ -110,13 +110,12 @@ class Grid:
             raise BadInput(f"expected a mask of {self.image[0]} x {self.image[1]} pixels; got {tuple(mask.shape)}")
         sums = torch.zeros(self.image[0] + 1, self.image[1] + 1, dtype=torch.long)
         sums[1:, 1:] = mask.long().cpu().cumsum(0).cumsum(1)
-        out = []
-        for position in range(self.prefix, self.prefix + len(self)):
-            top, left, bottom, right = self.cell(position)
-            inside = int(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
-            if 2 * inside > (bottom - top) * (right - left):
-                out.append(position)
-        return out
+        # a cell is its row's span of pixels by its column's
+        top, bottom = torch.tensor([self.cell(self.prefix + y * self.width)[::2] for y in range(self.height)]).T
+        left, right = torch.tensor([self.cell(self.prefix + x)[1::2] for x in range(self.width)]).T
+        inside = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]
+        mostly = 2 * inside > (bottom - top)[:, None] * (right - left)
+        return [self.prefix + int(place) for place in mostly.flatten().nonzero()]
 
 
 def _up(edge: float) -> int:
