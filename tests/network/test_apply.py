@@ -467,7 +467,7 @@ def test_an_unknown_group_names_those_that_exist(gpt2: Network) -> None:
 
 def test_positions_at_a_site_without_positions(opened: Opener) -> None:
     with pytest.raises(BadInput, match="positions"):
-        opened("pictures").run(example("pictures"), edits=Ablate("module:stages.0.second.out", 3))
+        opened("pictures").run(example("pictures"), edits=Ablate("module:head.out", 3))
 
 
 # -- edits as data --

@@ -57,7 +57,7 @@ def from_preprocessor(record: Mapping[str, Any]) -> ImageFormat:
     if scale <= 0:
         raise BadInput(f"expected a positive rescale_factor in {PREPROCESSOR}; got {factor}")
     cropped = record.get("do_center_crop", "crop_size" in record) and record.get("crop_size") is not None
-    size = _size(record.get("crop_size") if cropped else record.get("size") if record.get("do_resize", True) else None)
+    size = _size(record.get("crop_size") if cropped else record.get("size"))
     return ImageFormat(size, tuple(m / scale for m in mean), tuple(s / scale for s in sd))
 
 

@@ -54,6 +54,9 @@ class RegionGroups(Mapping[str, tuple[tuple[int, ...], ...]]):
             self._found[name] = tuple(tuple(grid.positions(mask)) for mask in masks)
         return self._found[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._regions
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._regions)
 

@@ -46,10 +46,10 @@ class Reach:
         return Reach(self.stride / step, offset, self.field + self.stride * Fraction(span, step))
 
     def resized(self, before: int, after: int) -> Reach:
-        """After interpolation, each new place reading old ones up to one place away."""
+        """After interpolation, each new place reading old ones up to one and a half places away, as at the border."""
         ratio = Fraction(before, after)
         offset = self.offset + self.stride * (ratio / 2 - Fraction(1, 2))
-        return Reach(self.stride * ratio, offset, self.field + 2 * self.stride)
+        return Reach(self.stride * ratio, offset, self.field + 3 * self.stride)
 
     def sliced(self, start: int, step: int) -> Reach:
         """Every `step`-th place from `start` on."""

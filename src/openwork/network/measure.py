@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 Base = Literal["clean", "corrupted"]
 Tick = Callable[[float], None]
+IMAGES = 2**28
+"""Bytes of the largest values of one pass of images, at most, unless a single cell has more."""
 TOKENS, TOKENS_ON_DEVICE = 2048, 16384
 """Positions of one pass of whole rows, at most, unless a single cell has more."""
 
@@ -332,6 +334,8 @@ class _Measurement:
         """Cells that run together: they enter at one site, and fit the budget."""
         parts: list[list[tuple[int, Row]]] = []
         limit = max(1, (TOKENS if self.net.device.type == "cpu" else TOKENS_ON_DEVICE) // self.layout.width)
+        if self.net.preparer.axes is not None:  # a row is an image, of as many places as its largest map has
+            limit = max(1, IMAGES // self._row_bytes())
         if self.budget is not None:
             limit = min(limit, self.budget // self._row_bytes())
         count, entered = 0, ""
@@ -371,4 +375,6 @@ def first_site(row: Row, net: Network) -> str:
 
 def hash_inputs(inputs: Inputs | Tensors) -> str:
     """sha256 of the examples."""
-    return hash_json(inputs.ids) if isinstance(inputs, Inputs) else hash_state(dict(inputs.values))
+    if isinstance(inputs, Inputs):
+        return hash_json(inputs.ids)
+    return hash_state({**inputs.values, **{f"region {name}": mask for name, mask in inputs.regions.items()}})

@@ -31,7 +31,7 @@ def open(
     model: Any,
     *,
     tokenizer: Any = None,
-    images: ImageFormat | None = None,
+    images: Any = None,
     example: Mapping[str, Any] | None = None,
     name: str | None = None,
     device: str | torch.device | None = None,
@@ -44,7 +44,7 @@ def open(
     Args:
         model: a module, a local folder (text or `Path`), or a hub id of transformers.
         tokenizer: a tokenizer of transformers; loaded beside the weights if there is one.
-        images: what the network wants of an image; read from the files of a checkpoint that says so.
+        images: an `ImageFormat`, what the network wants of an image; read from the files of a checkpoint that says so.
         example: keyword arguments of one short call, if they cannot be guessed.
         name: what to call the network in results.
         device: where to load it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from openwork.edit import Edit, Twin
 from openwork.errors import BadInput, UnknownName
+from openwork.network.anatomy import SiteInfo
+from openwork.network.layout import place_axes
 from openwork.network.measure import Base, Measured, Tick, measure
 from openwork.network.replay.reading import Reading
 from openwork.site import Site
@@ -158,13 +161,16 @@ class Family:
             lengths = getattr(batch.clean, "lengths", None)
             if lengths is None:
                 info = net.map.info(sites[0].path)
-                if "position" not in info.axes:
+                places = place_axes(info.axes)
+                if not places:
                     raise BadInput(f"expected a site with positions; {sites[0]} has axes {info.axes}")
-                return list(range(info.shape[info.axes.index("position")]))
+                return list(range(max(_count(net.map.info(site.path)) for site in sites)))
             return list(range(max(lengths)))
         if axis == "group":
             if not isinstance(batch.clean, Inputs):
-                raise BadInput("expected inputs of tokens to sweep over their groups; got tensors")
+                if not batch.clean.regions:
+                    raise BadInput("expected inputs with token groups, or images with regions, to sweep over; got none")
+                return list(batch.clean.regions)
             return list(dict.fromkeys((*batch.clean.groups, "first", "last")))
         named = {net.map.info(site.path).axes[net.map.info(site.path).part_axis] for site in sites}
         if axis != "unit" and named != {axis}:
@@ -210,6 +216,11 @@ def _table(
         "split": batch.split or "all", "level": LEVEL, "control": kind, **found.notes,
     }  # fmt: skip
     return xarray.DataArray(values, coords, (*axes, "example"), name=metric.name, attrs=attributes)
+
+
+def _count(info: SiteInfo) -> int:
+    """The number of positions of a site in the dry run."""
+    return math.prod(info.shape[axis] for axis in place_axes(info.axes))
 
 
 _BASES: tuple[Base, ...] = ("clean", "corrupted")

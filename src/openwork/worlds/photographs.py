@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class Photographs:
         self,
         folder: str | Path,
         size: tuple[int, int],
-        fit: Literal["crop", "pad"] = "crop",
+        fit: str = "crop",
         masks: str | Path | None = None,
     ):
         self.folder, self.size, self.fit = Path(folder).expanduser(), size, fit
