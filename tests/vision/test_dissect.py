@@ -23,15 +23,15 @@ COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
 
 def scenes(n: int, seed: int, labelled: bool = True) -> PictureArray:
-    """Noise with one small rectangle of each colour, bright or dim, 8 pixels of 1600: the share 0.005."""
+    """Dark noise with one small rectangle of each colour, bright or dim, 8 pixels of 1600: the share 0.005."""
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(100, 201, (n, 3, SIDE, SIDE)).astype(np.uint8)
+    pixels = rng.integers(0, 16, (n, 3, SIDE, SIDE)).astype(np.uint8)
     colour = np.zeros((n, SIDE, SIDE), dtype=np.int64)
     for image in range(n):
         for number, rgb in enumerate(COLOURS.values()):
             top, left = rng.integers(SIDE // 3 - 2), rng.integers(SIDE - 4)
             top += number * (SIDE // 3)
-            pixels[image, :, top : top + 2, left : left + 4] = rng.integers(130, 256) * np.array(rgb)[:, None, None]
+            pixels[image, :, top : top + 2, left : left + 4] = rng.integers(50, 256) * np.array(rgb)[:, None, None]
             colour[image, top : top + 2, left : left + 4] = number + 1
     where = np.zeros_like(colour)
     where[:, :, : SIDE // 2], where[:, :, SIDE // 2 :] = 1, 2
@@ -43,12 +43,13 @@ def scenes(n: int, seed: int, labelled: bool = True) -> PictureArray:
 
 
 def planted() -> Network:
-    """Channels: red, green, blue (each that colour less the mean of the others), brightness of noise, and none."""
-    conv = nn.Conv2d(3, 5, 1, bias=False)
+    """Channels: red, green, blue (each that colour less the mean of the others), darkness of noise, and none."""
+    conv = nn.Conv2d(3, 5, 1)
     weight = torch.zeros(5, 3)
     weight[:3] = 1.5 * torch.eye(3) - 0.5
-    weight[3] = torch.tensor([0.1, 0.1, 0.1])
+    weight[3] = -torch.tensor([1.0, 0.83, 0.61])
     conv.weight.data = weight[:, :, None, None]
+    conv.bias.data = torch.tensor([0.0, 0, 0, 40 / 255, 0])
     net = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)).eval()
     return ow.open(net, example={"input": torch.rand(2, 3, SIDE, SIDE)}, images=ImageFormat(), name="planted")
 
@@ -61,7 +62,7 @@ def result() -> Result:
 def test_a_planted_detector_has_overlap_one_and_its_concept(result: Result):
     table = result.table
     assert table.best_concept.values[:3].tolist() == ["colour red", "colour green", "colour blue"]
-    assert np.allclose(table.iou.values[:3], 1)
+    assert (table.iou.values[:3] > 0.98).all()  # a pixel of held-out noise may be above that of find images
     assert np.allclose(table.find_iou.values[:3], 1)
     assert table.detector.values.tolist() == [True, True, True, False, False]
 
@@ -89,29 +90,69 @@ def test_detectors_are_counted_by_category_beside_rotated_bases(result: Result):
     assert float(rotated.mean()) <= 3
 
 
-def test_a_claim_beats_rotated_units_and_the_masks_of_other_images(result: Result):
-    best = result.findings[0]
-    assert "fires where the picture shows colour" in best.claim
-    assert best.estimate == pytest.approx(1)
+def test_rotated_units_that_see_one_colour_of_three_alone_do_as_well(result: Result):
+    """A random direction is positive for just one of three colours in 3 of 8 cases: then it detects that one."""
+    control = result.findings[0].control
+    assert control is not None
+    assert 0.2 < control.p_value < 0.6
+    assert str(result.findings[0].verdict) == "rejected"
+
+
+def test_a_claim_beats_the_masks_of_other_images(result: Result):
+    for finding in result.findings[:3]:
+        assert finding.estimate > 0.98
+        assert finding.rival is not None
+        assert finding.rival.difference.low > 0.9
+        assert finding.split == "held-out"
+
+
+def hues(n: int, seed: int) -> PictureArray:
+    """A grey image with a rectangle of each corner of the colour cube, strong or weak."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(124, 132, (n, 3, SIDE, SIDE)).astype(float)
+    mask = np.zeros((n, SIDE, SIDE), dtype=np.int64)
+    for image in range(n):
+        for corner in range(8):
+            left, strength = rng.integers(SIDE - 4), rng.uniform(0.45, 1)
+            colour = 127.5 + strength * 127.5 * CORNERS[corner]
+            pixels[image, :, 5 * corner : 5 * corner + 2, left : left + 4] = colour[:, None, None]
+            mask[image, 5 * corner : 5 * corner + 2, left : left + 4] = corner + 1
+    names = {"hue": tuple("abcdefgh")}
+    return PictureArray(torch.tensor(pixels.round(), dtype=torch.uint8), "hues", names, {"hue": torch.tensor(mask)})
+
+
+CORNERS = np.array([[2 * (b >> k & 1) - 1 for k in range(3)] for b in range(8)])
+
+
+def test_units_of_one_hue_each_overlap_more_than_rotated_ones():
+    conv = nn.Conv2d(3, 8, 1)
+    conv.weight.data = torch.tensor(CORNERS / 3, dtype=torch.float32)[:, :, None, None]
+    conv.bias.data = torch.full((8,), -0.36)
+    module = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()
+    reads = ImageFormat(mean=(0.5,) * 3, sd=(0.5,) * 3)
+    net = ow.open(module, example={"input": torch.rand(2, 3, SIDE, SIDE)}, images=reads, name="hues")
+    found = dissect(net, "module:1.out", hues(40, 0), Dissection(claims=1), held_out=hues(30, 1))
+    assert found.table.best_concept.values.tolist() == [f"hue {name}" for name in "abcdefgh"]
+    assert (found.table.iou > 0.98).all()
+    best = found.findings[0]
     assert best.control is not None
-    assert best.control.p_value <= 0.05
-    assert best.rival is not None
-    assert best.rival.difference.low > 0.9
-    assert best.split == "held-out"
+    assert best.control.p_value < 0.15
+    assert best.control.mean < 0.7
+    assert found.table.unique_detectors.values.tolist() == [[8.0]]
 
 
 def test_what_was_only_looked_at_is_never_supported(result: Result):
+    assert {f.evidence.value for f in result.findings} == {"observed"}
     assert {str(f.verdict) for f in result.findings} <= {"inconclusive", "rejected"}
-    assert any("only observed" in reason for reason in result.findings[0].reasons)
 
 
 def test_examples_are_cut_where_the_unit_fires(result: Result):
     table = result.table
     place = table.shown.values.tolist().index("module:1.out[0]")
-    assert table.lit.values[place].sum((1, 2)).tolist() == [8] * 4
     assert np.array_equal(table.lit.values[place], table.labelled.values[place])
+    assert table.lit.values[place].sum((1, 2)).tolist() == [8] * 4
     reds = table.picture.values[place][table.lit.values[place]]
-    assert (reds[:, 0] >= 130).all()
+    assert (reds[:, 0] >= 50).all()
     assert (reds[:, 1:] == 0).all()
 
 
@@ -212,7 +253,7 @@ def test_a_direction_is_a_unit():
     table = dissect(planted(), Direction("module:1.out", vector, "probe"), scenes(30, 0), Dissection(claims=0)).table
     assert table.unit.values.tolist() == ["module:1.out probe"]
     assert table.best_concept.values.tolist() == ["colour green"]
-    assert float(table.iou[0]) == pytest.approx(1)
+    assert float(table.iou[0]) > 0.98
 
 
 def test_tokens_of_a_transformer_have_units_too():

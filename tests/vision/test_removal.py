@@ -15,8 +15,8 @@ from openwork.vision.removal import Removal, balanced, gains, remove
 from openwork.worlds.picture_array import PictureArray
 
 NAMES = ("red", "green", "blue")
-UNITS = 12
-TRUE = {"red": 2, "green": 5, "blue": 9}
+UNITS = 80
+TRUE = {"red": 2, "green": 5, "blue": 69}
 """The unit that alone decides each class."""
 
 
@@ -30,7 +30,7 @@ def pictures(n: int, seed: int) -> PictureArray:
 
 
 def network() -> Network:
-    """Twelve channels, of which one decides each class and the others are random and unread."""
+    """Eighty channels, of which one decides each class and the others are random and unread."""
     torch.manual_seed(0)
     conv, head = nn.Conv2d(3, UNITS, 1), nn.Linear(UNITS, 3)
     head.weight.data.zero_()

@@ -208,7 +208,7 @@ def kept(
 
 
 def area(
-    told: Float[np.ndarray, "*batch drop held"], drops: tuple[float, ...], original: float
+    told: Bool[np.ndarray, "*batch drop held"], drops: tuple[float, ...], original: float
 ) -> Float[np.ndarray, "*batch held"]:
     """What each held-out image adds to the score: the area over the drops, by trapezia, relative to the original."""
     return np.trapezoid(told.astype(float), np.asarray(drops), axis=-2) / original

@@ -96,8 +96,13 @@ WAYS: dict[str, Callable[[Similarity, Activation], Score]] = {
 }  # fmt: skip
 
 
-def scored(way: str, similarity: Similarity, activation: Activation) -> Score:
+def scored(way: str, similarity: np.ndarray, activation: np.ndarray) -> Score:
     """The score of every word for every unit, by the name of a way.
+
+    Args:
+        way: its name.
+        similarity: (image, word).
+        activation: (image, unit), pooled over places.
 
     Raises:
         UnknownName: for a way that does not exist.
@@ -123,5 +128,5 @@ def _chances(
     return softmax(sharpness * similarity, axis=1), rows
 
 
-def _mean(given: Score) -> Score:
+def _mean(given: Score) -> Float[np.ndarray, "one word"]:
     return logsumexp(given, axis=0, keepdims=True) - math.log(len(given))
