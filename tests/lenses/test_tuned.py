@@ -132,3 +132,24 @@ def test_bad_texts_and_knobs_are_refused(linear: Network) -> None:
         Comparing(places=0)
     with pytest.raises(BadInput, match="where every lens says"):
         compare(linear, tune(linear, TEXTS, method=Tuning(steps=1)), TEXTS, sites="blocks.2.resid_post")
+
+
+def test_of_few_texts_the_map_is_kept_that_was_best_on_texts_set_aside(linear: Network) -> None:
+    few = TEXTS[:8]
+    soon, late = (tune(linear, few, [0], "blocks.0.resid_post", Tuning(steps=s, rate=0.3)) for s in (1, 150))
+    assert late.settings["aside"]
+    assert not {*late.settings["aside"]} & {0}
+    read_out = ReadOut.of(linear)
+    for text in late.settings["aside"]:
+        run = linear.run(torch.tensor([few[text]]), keep="blocks.0.resid_post")
+        state = run["blocks.0.resid_post"][0]
+        assert late.maps["blocks.0.resid_post"](state).isfinite().all()
+    worth = []
+    for lens in (soon, late):
+        losses = []
+        for text in late.settings["aside"]:
+            run = linear.run(torch.tensor([few[text]]), keep="blocks.0.resid_post")
+            said = read_out(lens.maps["blocks.0.resid_post"](run["blocks.0.resid_post"][0]))
+            losses.append(kl_divergence(run.logits[0], said).mean().item())
+        worth.append(np.mean(losses))
+    assert worth[1] <= worth[0]

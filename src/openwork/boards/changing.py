@@ -81,15 +81,14 @@ def _drifting(change: Change, terms: Terms, seed: int) -> Answer:
 
 
 def _phasing(depth: Depth, terms: Terms, seed: int) -> Answer:
-    """In which share of resampled texts a phase begins at each layer, and whether all is more than random walks have."""
+    """In which share of resampled texts a phase begins at each layer, and whether walks have as much."""
     method = Phasing(sampling=Sampling(tokens=6, seed=seed), standard=Standard(alpha=terms.alpha), seed=seed)
     result = phases(depth.net, depth.rows, BLOCKS, method)
     phase, stable = result.table["phase"].to_numpy(), result.table["stability"].to_numpy()
     begins = np.flatnonzero(phase[1:] != phase[:-1]) + 1
     share = {i: float(stable[i] if i in begins else 1 - stable[i]) for i in range(1, len(phase))}
-    return Answer(
-        {layer_name(i): value for i, value in share.items()}, {PHASES: seen(f) for f in result.findings}
-    )  # fmt: skip
+    verdicts = dict.fromkeys([PHASES], seen(result.findings[0])) if result.findings else {}
+    return Answer({layer_name(i): value for i, value in share.items()}, verdicts)
 
 
 def seen(finding: Finding) -> Verdict:

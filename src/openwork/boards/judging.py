@@ -8,9 +8,9 @@ input, beside one that changes all the time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,7 +37,9 @@ COPIES = 3
 """Attributions of either kind."""
 BLUR = 0.2
 """Noise on the scores of those that name tokens, against 1 for a token that is read."""
-ASKING = ("gradient x input", "gradient norm", "relp")
+STEPS, DRAWS = 6, 2
+"""Of a removal curve, and of a removed token."""
+ASKING = ("gradient x input", "relp")
 Make = Callable[[Problem, int], Mapping[str, Explainer]]
 
 
@@ -110,7 +112,7 @@ def naming(problem: Problem, seed: int) -> Mapping[str, Explainer]:
 def asking(problem: Problem, seed: int) -> Mapping[str, Explainer]:
     """Attributions that depend on the weights, and some that do not."""
     right = {f"{RIGHT}: {name}": METHODS[name] for name in ASKING}
-    return {**right, **{f"{WRONG} {i}": Fixed(i / max(1, COPIES - 1)) for i in range(COPIES)}}
+    return {**right, **{f"{WRONG} {i}": Fixed(float(i)) for i in range(len(ASKING))}}
 
 
 def steady(problem: Problem, seed: int) -> Mapping[str, Explainer]:
@@ -119,21 +121,20 @@ def steady(problem: Problem, seed: int) -> Mapping[str, Explainer]:
     return {**right, **{f"{WRONG} {i}": Embedded(seed + i, erratic=True) for i in range(COPIES)}}
 
 
-def _judging(make: Make, judge: Callable[[Problem, Mapping[str, Explainer], Terms, int], Any], score: str, axis: str):
+def _judging(
+    make: Make, judge: Callable[[Problem, Mapping[str, Explainer], Terms, int], Result], judged: Sequence[str],
+    sign: int = 1,
+):  # fmt: skip
     def look(problem: Problem, terms: Terms, seed: int) -> Answer:
         explainers = make(problem, seed)
-        result: Result = judge(problem, explainers, terms, seed)
-        values = result.table[score]
-        scores = {name: float(values.sel(explainer=name, **_last(values, axis))) for name in explainers}
+        result = judge(problem, explainers, terms, seed)
+        # of a cascade of layers, all of them random
+        values = [result.table[name].isel(way=0, layer_name=-1, missing_dims="ignore") for name in judged]
+        scores = {name: sign * sum(float(v.sel(explainer=name)) for v in values) for name in explainers}
         named = [next(name for name in explainers if f" {name} " in f.claim) for f in result.findings]
         return Answer(scores).with_claims(result.findings, named)
 
     return look
-
-
-def _last(values: Any, axis: str) -> dict[str, Any]:
-    """The last place of an axis, if there is one: cascading down to the first layer."""
-    return {axis: values[axis].to_numpy()[-1], "way": "cascading"} if axis else {}
 
 
 def _standard(terms: Terms) -> Standard:
@@ -141,32 +142,22 @@ def _standard(terms: Terms) -> Standard:
 
 
 def _removing(problem: Problem, explainers: Mapping[str, Explainer], terms: Terms, seed: int) -> Result:
-    method = Removal(Baseline("resample", seed=seed), standard=_standard(terms), seed=seed)
+    method = Removal(Baseline("resample", draws=DRAWS, seed=seed), STEPS, _standard(terms), seed)
     return remove(problem.net, problem.task, explainers, method)
 
 
 def _adding_up(problem: Problem, explainers: Mapping[str, Explainer], terms: Terms, seed: int) -> Result:
-    method = Infidelity(Baseline("resample", seed=seed), standard=_standard(terms), seed=seed)
+    method = Infidelity(Baseline("resample", draws=DRAWS, seed=seed), standard=_standard(terms), seed=seed)
     return infidelity(problem.net, problem.task, explainers, method)
 
 
 def _randomising(problem: Problem, explainers: Mapping[str, Explainer], terms: Terms, seed: int) -> Result:
-    method = Randomisation(standard=_standard(terms), seed=seed)
+    method = Randomisation(1, _standard(terms), seed=seed)
     return randomise(problem.net, problem.task, explainers, method)
 
 
 def _moving(problem: Problem, explainers: Mapping[str, Explainer], terms: Terms, seed: int) -> Result:
     return sensitivity(problem.net, problem.task, explainers, Sensitivity(standard=_standard(terms), seed=seed))
-
-
-def _minus(look: Callable[[Problem, Terms, int], Answer]) -> Callable[[Problem, Terms, int], Answer]:
-    """Of what is better when it is small."""
-
-    def turned(problem: Problem, terms: Terms, seed: int) -> Answer:
-        found = look(problem, terms, seed)
-        return Answer({name: -score for name, score in found.scores.items()}, found.verdicts)
-
-    return turned
 
 
 def _right(make: Make) -> Callable[[Problem], frozenset[str]]:
@@ -183,25 +174,21 @@ def _unread(problem: Problem) -> str:
 
 OF = "attributions"
 LINES: Mapping[str, Contender] = {
-    "judge, deletion": Contender(
-        "what the metric loses when tokens go in the order of an attribution", OF,
-        _judging(naming, _removing, "area_deletion", ""), _right(naming), _unread,
-    ),
-    "judge, insertion": Contender(
-        "what the metric gains when tokens come in the order of an attribution", OF,
-        _judging(naming, _removing, "area_insertion", ""), _right(naming), _unread,
+    "judge, removal": Contender(
+        "what the metric loses and gains when tokens go and come in the order of an attribution", OF,
+        _judging(naming, _removing, ("area_deletion", "area_insertion")), _right(naming), _unread,
     ),
     "judge, infidelity": Contender(
         "the share of what sets of tokens cost that an attribution tells", OF,
-        _judging(naming, _adding_up, "share_explained", ""), _right(naming), _unread,
+        _judging(naming, _adding_up, ("share_explained",)), _right(naming), _unread,
     ),
     "judge, random weights": Contender(
         "how much of an attribution remains when the weights are random", OF,
-        _minus(_judging(asking, _randomising, "similarity", "layer_name")), _right(asking),
+        _judging(asking, _randomising, ("similarity",), -1), _right(asking),
     ),
     "judge, sensitivity": Contender(
         "how much of an attribution changes when embeddings move a little", OF,
-        _minus(_judging(steady, _moving, "share_changed", "")), _right(steady),
+        _judging(steady, _moving, ("share_changed",), -1), _right(steady),
     ),
 }  # fmt: skip
 """Name -> method."""

@@ -1,12 +1,12 @@
 """What a scoreboard asks about besides single networks: trainings, changed copies and depths with a known answer.
 
-    subject("course/0")          # checkpoints in whose course a mechanism was planted: which heads, and when?
-    subject("null/course-0")     # the same drift of all other weights, without it
-    subject("course/py-attn2")   # a real training, of which accuracy was recorded while it ran
-    subject("change/0")          # a network and a copy in which some heads were drawn anew
-    subject("null/change-0")     # a copy whose weights moved as far, and which computes the same
-    subject("depth/0")           # repeated blocks: where does a phase begin?
-    subject("null/depth-0")      # an even drift: nowhere
+subject("course/0")          # checkpoints in whose course a mechanism was planted: which heads, and when?
+subject("null/course-0")     # the same drift of all other weights, without it
+subject("course/py-attn2")   # a real training, of which accuracy was recorded while it ran
+subject("change/0")          # a network and a copy in which some heads were drawn anew
+subject("null/change-0")     # a copy whose weights moved as far, and which computes the same
+subject("depth/0")           # repeated blocks: where does a phase begin?
+subject("null/depth-0")      # an even drift: nowhere
 """
 
 from __future__ import annotations
