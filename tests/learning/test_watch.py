@@ -20,7 +20,7 @@ from openwork.reports.result import result_page, result_pictures
 from openwork.results.result import Result
 from openwork.zoo.transformer import Transformer, TransformerConfig
 
-SMALL, TINY = Rows(rows=96, labels=("string",)), Rows(rows=24, tokens=64, labels=())
+SMALL, TINY = Rows(rows=96, tokens=64, labels=("string",)), Rows(rows=24, tokens=64, labels=())
 
 
 def begin(net: Network) -> Birth:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,7 +76,7 @@ def test_reading_alone_is_never_supported(ranks: Result) -> None:
 def test_what_is_not_there_is_not_read(member) -> None:
     labelled = from_program(member.program, "rank", SMALL)
     rng = np.random.default_rng(0)
-    nothing = labelled.with_labels(rng.permutation(labelled.labels))
+    nothing = replace(labelled, labels=rng.permutation(labelled.labels))
     result = probe(member.net, nothing, "blocks.1.resid_post", Probing(controls=1, alpha=0.2, min_documents=10))
     assert result.table.attrs["read"] == "no"
 

@@ -125,10 +125,6 @@ class Labelled:
             return self
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:most]))
 
-    def with_labels(self, labels: Labels) -> Labelled:
-        """The same places with other labels of the same classes."""
-        return replace(self, labels=labels)
-
     def in_classes(self, most: int = 20) -> Labelled:
         """The same with every different number as a class.
 

@@ -80,10 +80,6 @@ class Factored:
         left, right = self.left.double(), self.right.double()
         return math.sqrt(max(0.0, float(((left.T @ left) * (right @ right.T)).sum())))
 
-    def singular_values(self) -> Float[Tensor, " rank"]:
-        """Singular values, the largest first."""
-        return self.svd()[1]
-
     def svd(self) -> tuple[Float[Tensor, "_ _"], Float[Tensor, " _"], Float[Tensor, "_ _"]]:
         """``u, s, v`` with ``u @ diag(s) @ v.T`` the matrix; of the size of the factors.
 
