@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(net: Network) -> None:
 
 def test_a_network_without_a_format_says_what_to_pass() -> None:
     bare = network.open(Small().eval())
-    with pytest.raises(BadInput, match="images=openwork.ImageFormat"):
+    with pytest.raises(BadInput, match=r"images=openwork\.ImageFormat"):
         passes(bare, corpus(), "module:c1.out")
 
 
