@@ -13,8 +13,6 @@ from openwork.pictures import ImageFormat
 from openwork.recipes.evaluate import Accuracy
 from openwork.worlds.shapes import CLASSES, Scene, Shapes
 
-HELD_OUT = 4000
-"""Scenes that the card rests on."""
 BATCH = 250
 
 
@@ -51,9 +49,7 @@ def traits(scene: Scene) -> dict[str, str]:
     }
 
 
-def make_card(
-    name: str, half: nn.Module, images: ImageFormat, training: Mapping[str, Any], n: int = HELD_OUT
-) -> dict[str, Any]:
+def make_card(name: str, half: nn.Module, images: ImageFormat, training: Mapping[str, Any], n: int) -> dict[str, Any]:
     """Measure a trained network on the held-out split.
 
     Args:
@@ -116,6 +112,9 @@ def as_text(card: dict[str, Any]) -> str:
         easy = f"""
 Over the first {training["easy"]:.0%} of the steps bare scenes, of the main object alone and all plain, give way to \
 whole ones."""
+    if training["tokens"]:
+        easy += f"""
+Each patch, too, was to say the class so far as it shows the main object, at weight {training["tokens"]}."""
     return f"""# {card["name"]}
 
 {card["what"]}, one of {len(card["classes"])}: {", ".join(card["classes"])}. {card["parameters"]:,} parameters, trained
