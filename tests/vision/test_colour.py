@@ -20,7 +20,9 @@ def test_components_of_pixels_give_the_pixels_again(colour):
 def test_the_colours_of_a_corpus_are_the_square_root_of_its_covariance():
     generator = np.random.default_rng(0)
     base = generator.normal(size=(40, 1, 6, 6)) * 30
-    pixels = np.clip(base * np.array([1.0, 0.5, -0.2])[:, None, None] + generator.normal(size=(40, 3, 6, 6)) * 9 + 128, 0, 255)
+    pixels = np.clip(
+        base * np.array([1.0, 0.5, -0.2])[:, None, None] + generator.normal(size=(40, 3, 6, 6)) * 9 + 128, 0, 255
+    )
     pictures = PictureArray(torch.tensor(pixels.round()).to(torch.uint8), "coloured")
     matrix = np.array(colours_of(pictures).matrix)
     flat = pictures.pixels(range(40)).double().transpose(0, 1).flatten(1).numpy() / 255

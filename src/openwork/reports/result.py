@@ -16,9 +16,12 @@ from openwork.reports.judging import judging
 from openwork.reports.labelled import Drawn, draw, rows_of
 from openwork.reports.learning import AXIS, learning_pictures
 from openwork.reports.page import Fact, environment, policy
+from openwork.reports.patches import patch_pictures
 from openwork.reports.pathways import path_graph
+from openwork.reports.pictures import seen_pictures
 from openwork.reports.probing import probe_curves
 from openwork.reports.representations import representations
+from openwork.reports.seeing import circuit_pictures
 from openwork.reports.sheet import sheets
 from openwork.reports.style import PAGE, SCRIPT, STYLE
 from openwork.reports.token_grid import lens_pictures
@@ -144,7 +147,8 @@ def result_pictures(result: Result) -> list[Drawn]:
         *weights_pictures(table),
         *probe_curves(table),
     ]
-    return sheets(table) or dissection_pictures(table) or [*more, *draw(table)]
+    of_vision = circuit_pictures(table) or patch_pictures(table) or seen_pictures(table)
+    return of_vision or sheets(table) or dissection_pictures(table) or [*more, *draw(table)]
 
 
 def claims_pictures(findings: Sequence[Finding]) -> list[Drawn]:

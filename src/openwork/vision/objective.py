@@ -59,10 +59,10 @@ class Objective(ABC):
     def __neg__(self) -> Objective:
         return Sum(((-1.0, self),))
 
-    def __mul__(self, other: Objective | float) -> Objective:
+    def __mul__(self, other: Objective | int | float) -> Objective:
         return Product(self, other) if isinstance(other, Objective) else Sum(((float(other), self),))
 
-    def __rmul__(self, other: float) -> Objective:
+    def __rmul__(self, other: int | float) -> Objective:
         return Sum(((float(other), self),))
 
 

@@ -229,20 +229,20 @@ class Moved(Parameterisation):
 
     Args:
         added: what is added.
-        given: (channel, y, x) components of the picture.
+        given: components of the picture, or of one for each row.
     """
 
     added: Parameterisation
-    given: Float[Tensor, "channel y x"]
+    given: Float[Tensor, "*row channel y x"]
 
     def start(self, draws: Sequence[torch.Generator], rows: Rows, shape: Shape) -> Numbers:
         return self.added.start(draws, rows, shape)
 
     def components(self, numbers: Mapping[str, Tensor], rows: Rows, shape: Shape) -> Float[Tensor, "row channel y x"]:
         added = self.added.components(numbers, rows, shape)
-        given = self.given.to(added)
-        if len(given) < len(added[0]):  # alpha begins at one half
-            given = F.pad(given, (0, 0, 0, 0, 0, len(added[0]) - len(given)))
+        given, more = self.given.to(added), added.shape[1] - self.given.shape[-3]
+        if more:  # alpha begins at one half
+            given = F.pad(given, (0, 0, 0, 0, 0, more))
         return given + added
 
 

@@ -207,7 +207,7 @@ def shrunk(
     return F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _chosen(share: Float[Tensor, " row"], among: Sequence[float]) -> Float[Tensor, " row"]:
+def _chosen(share: Float[Tensor, " row"], among: Sequence[int | float]) -> Float[Tensor, " row"]:
     index = (share * len(among)).long().clamp_max(len(among) - 1)
     return torch.tensor(among, dtype=share.dtype, device=share.device)[index]
 
