@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PANEL, RADIUS, COLUMNS, MOST, ROOM = 190, 66, 4, 24, 66
 HUE_STEPS = 72
+FAINT = 0.2
+"""Of a unit's response to noise: curves that rise by less are drawn as small as they are."""
 
 
 def tuning_pictures(table: xarray.Dataset) -> tuple[list[Drawn], xarray.Dataset]:
@@ -65,7 +67,7 @@ def lines(table: xarray.Dataset) -> Drawn:
     for i in order:
         parts = (table["response"][i], *(table["response_band"][i, end] for end in (0, 1)))
         mean, low, high = (part.to_numpy().astype(float) for part in parts)
-        floor, span = mean.min(), max(mean.max() - mean.min(), 1e-12)
+        floor, span = mean.min(), max(mean.max() - mean.min(), FAINT * float(table["noise"][i]), 1e-12)
         found.append(
             Curve(units[i], (factor * x).tolist(), *(((y - floor) / span).tolist() for y in (mean, low, high)))
         )
@@ -112,7 +114,7 @@ def _circle(
     mean = unit["response"].to_numpy().astype(float)
     low, high = (unit["response_band"].to_numpy()[end].astype(float) for end in (0, 1))
     floor, top = float(min(mean.min(), low.min())), float(max(mean.max(), high.max()))
-    span = max(top - floor, 1e-12)
+    span = max(top - floor, FAINT * float(unit["noise"]), 1e-12)
     if hues:
         _hue_ring(canvas, x, y)
     for share in (0.5, 1.0):

@@ -85,7 +85,8 @@ def exemplars(
 
     The corpus is read twice, and never held: once for the strongest, the weakest and the range, once for the intervals
     within it. All counts and examples are exact; quantiles are exact to a thousandth of the unit's range. The images in
-    an interval are a uniform sample of those that fall in it. Nothing depends on the batch size.
+    an interval are a uniform sample of those that fall in it. Nothing depends on the batch size but the network's own
+    rounding.
 
     Args:
         net: a network that reads images.
@@ -98,8 +99,7 @@ def exemplars(
         no findings (see `openwork.vision.predicts` for the test of what examples show), and a table with the axes
         ``unit``, ``example`` (``shown``: strongest, interval i, weakest; the strongest first), ``map_y``, ``map_x``:
         ``row`` of the corpus (-1 where there are too few), ``activation``, ``activation_map`` over the unit's places
-        (NaN beyond a smaller map), ``place`` (the position of the strongest place of the example, the weakest of a
-        weak one's is the same), ``box`` (what that place can see: top, left, bottom, right), ``picture`` (index into
+        (NaN beyond a smaller map), ``place`` (number of the example's strongest place, row by row), ``box`` (what that place can see: top, left, bottom, right), ``picture`` (index into
         ``pixels``, -1 where there is none); ``count`` of images in each ``interval`` with its ``edge``\\ s,
         ``histogram``, ``quantile`` by ``share``, ``mean``; and ``pixels`` of every shown image as bytes.
 

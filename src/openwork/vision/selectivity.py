@@ -57,10 +57,12 @@ def summary(responses: Curves, values: Float[np.ndarray, " value"], period: floa
     preference = np.where(np.abs(vector) > 1e-9 * (total + 1e-300), np.angle(vector) * period / (2 * np.pi), np.nan)
     # a hair below 0 is 0, not the whole period
     preference = np.round(preference, 9) % period
-    return Summary(preference, selectivity, half_widths(curves, values, period))
+    return Summary(np.asarray(preference), np.asarray(selectivity), half_widths(curves, values, period))
 
 
-def gains(responses: Curves, at: Int[np.ndarray, "*any"], scale: Float[np.ndarray, "*any"]) -> Curves:
+def gains(
+    responses: Curves, at: Int[np.ndarray, "*some"], scale: Float[np.ndarray, "*some"]
+) -> Float[np.ndarray, "*any"]:
     """How far each curve rises at one of its values above its mean, in units of a scale; 0 where that is 0.
 
     Args:
@@ -102,33 +104,37 @@ def half_widths(curves: Curves, values: np.ndarray, period: float | None) -> Flo
     Where a curve that is not circular falls to half on one side only, the distance to that side; NaN where on none.
     """
     flat = curves.reshape(-1, curves.shape[-1])
-    if period is None:
-        line, places = flat, values.astype(float)
-    else:
-        line, places = np.concatenate([flat] * 3, -1), np.concatenate([values - period, values, values + period])
-    offset = 0 if period is None else len(values)
-    out = np.full(len(flat), np.nan)
-    for i, curve in enumerate(line):
-        top = int(flat[i].argmax()) + offset
-        half = curve[top] / 2
-        if half <= 0:
-            continue
-        sides = [_crossing(curve, places, top, half, step) for step in (-1, 1)]
-        reached = [abs(side - places[top]) for side in sides if side is not None]
-        if period is not None:
-            reached = [side for side in reached if side <= period / 2]
-        out[i] = np.mean(reached) if reached else np.nan
+    sides = np.stack([_reach(flat, values, period, step) for step in (-1, 1)])
+    known = np.isfinite(sides)
+    total = np.where(known, sides, 0.0).sum(0)
+    out = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
     return out.reshape(curves.shape[:-1])
 
 
-def _crossing(curve: np.ndarray, places: np.ndarray, top: int, half: float, step: int) -> float | None:
-    at = top
-    while 0 <= at + step < len(curve):
-        if curve[at + step] <= half:
-            share = (curve[at] - half) / (curve[at] - curve[at + step])
-            return float(places[at] + share * (places[at + step] - places[at]))
-        at += step
-    return None
+def _reach(
+    curves: Float[np.ndarray, "curve value"], values: np.ndarray, period: float | None, step: int
+) -> Float[np.ndarray, " curve"]:
+    """From the largest response to half of it on one side, straight between values; NaN if it does not fall so far."""
+    n = curves.shape[1]
+    top = curves.argmax(1)
+    steps = np.arange(n // 2 + 1 if period is not None else n)
+    place = top[:, None] + step * steps
+    if period is None:
+        inside = (place >= 0) & (place < n)
+        place = np.clip(place, 0, n - 1)
+        distance = np.abs(values[place] - values[top][:, None])
+    else:
+        inside, distance = np.ones(place.shape, bool), np.broadcast_to(steps * period / n, place.shape)
+        place = place % n
+    heights = np.where(inside, np.take_along_axis(curves, place, 1), np.inf)
+    half = heights[:, :1] / 2
+    below = heights[:, 1:] <= half
+    first = below.argmax(1)[:, None]
+    before, after = (np.take_along_axis(heights, first + k, 1) for k in (0, 1))
+    near, far = (np.take_along_axis(distance, first + k, 1) for k in (0, 1))
+    reached = below.any(1, keepdims=True) & (half > 0)
+    share = np.where(reached, (before - half) / np.where(reached, before - after, 1.0), 0.0)
+    return np.where(reached, near + share * (far - near), np.nan)[:, 0]
 
 
 def _straight(curves: Curves, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +147,7 @@ def _straight(curves: Curves, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
     bend = before - 2 * here + after
     shift = np.where((top == inner) & (bend < 0), 0.5 * (before - after) / np.where(bend < 0, bend, 1.0), 0.0)
     preference = np.interp(top + shift, np.arange(len(values)), values)
-    return np.where(largest > 0, preference, np.nan), selectivity
+    return np.where(largest > 0, preference, np.nan), np.asarray(selectivity)
 
 
 def _quantile(values: np.ndarray, q: float) -> np.ndarray:

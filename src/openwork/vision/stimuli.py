@@ -205,7 +205,7 @@ PAINTERS: Mapping[str, Callable[[Tensor, Tensor, Given], Tensor]] = MappingProxy
 })  # fmt: skip
 
 
-def stimuli(name: str, field: float) -> Stimuli:
+def stimuli(name: str, field: float | int) -> Stimuli:
     """Stimuli of a usual kind.
 
     Args:
@@ -224,7 +224,7 @@ def stimuli(name: str, field: float) -> Stimuli:
     return KINDS[name](field)
 
 
-def _turn(whole: float, step: float) -> tuple[float, ...]:
+def _turn(whole: float | int, step: float | int) -> tuple[float, ...]:
     return tuple(np.arange(0.0, whole, step).tolist())
 
 

@@ -109,7 +109,8 @@ def tune(
         ``response`` with its 95 % interval over trials as ``response_band``; ``preference``, ``selectivity`` and
         ``half_width`` of that mean curve with their ``_low`` and ``_high``; ``find_value``, preferred on find trials;
         ``gain`` by ``held_out_example``; ``untrained_gain`` by ``control``; ``shuffled_gain``, its mean where values
-        are shuffled within trials; ``centre``, the pixel (y, x) that stimuli are drawn at; and ``chosen`` by
+        are shuffled within trials; ``noise``, what gains are counted in;
+        ``centre``, the pixel (y, x) that stimuli are drawn at; and ``chosen`` by
         ``scanned``.
 
     Raises:
@@ -357,6 +358,7 @@ def _table(
         "gain": (("unit", "held_out_example"), measured.gains),
         "untrained_gain": (("unit", "control"), controls),
         "shuffled_gain": (("unit",), shuffled),
+        "noise": (("unit",), measured.scale),
     }
     for name in ("preference", "selectivity", "half_width"):
         for suffix, one in (("", found), ("_low", low), ("_high", high)):
