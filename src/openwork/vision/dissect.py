@@ -131,12 +131,11 @@ def dissect(
     run.held_out()
     settings = {**asdict(method), "sites": [u.site for u in units], "pictures": pictures.name}
     remarks = [*run.remarks(), *split.remarks]
-    candidates = [c for u in units for c in run.candidates(u)]
-    best = sorted(candidates, key=lambda c: -float(c.effects.mean()))[: method.claims]
+    candidates = sorted((c for u in units for c in run.candidates(u)), key=lambda c: -c[0])[: method.claims]
     needed = Criteria(method.least, "IoU", method.standard.alpha, min_examples=method.standard.min_examples,
                       needs_rival=False)  # fmt: skip
     claims = claims_about(net, split, settings, method.seed)
-    findings = claimed(claims, needed, best, intervened=False)
+    findings = claimed(claims, needed, [one for _, one in candidates], intervened=False)
     table = assembled(units, concepts, method.least, run.examples())
     table.attrs.update(
         network=net.name, unit="IoU", pictures=pictures.name, share=method.share, least=method.least,
@@ -344,8 +343,11 @@ class _Run:
         for name, value in zip(unit.images, (both, either, *other, seen.labelled[:, category]), strict=True):
             unit.images[name].append(value)
 
-    def candidates(self, unit: _Units) -> list[Candidate]:
-        """A claim about each of the site's best units, on held-out images that carry labels of the category."""
+    def candidates(self, unit: _Units) -> list[tuple[float, Candidate]]:
+        """The overlap on find images of each of the site's best units, and the claim about it on held-out ones.
+
+        Only those of these images count that carry labels of the category.
+        """
         chosen = self._leaders()[unit.site]
         if not len(chosen) or len(unit.bases) < 2:
             return []
@@ -361,7 +363,8 @@ class _Run:
             rival = influences(*other) if all(np.isfinite(x).all() for x in other) else None
             concept = self.concepts.names[unit.best[0][number]]
             text = f"{unit.names[number]} fires where the picture shows {concept}"
-            out.append(Candidate(text, own, controls, KIND, {} if rival is None else {RIVAL: rival}))
+            found = float(unit.found[0].iou[number].max())
+            out.append((found, Candidate(text, own, controls, KIND, {} if rival is None else {RIVAL: rival})))
         return out
 
     def examples(self) -> dict[str, Any]:
