@@ -69,7 +69,10 @@ def test_it_is_gone_when_the_context_exits():
 
 def test_it_is_gone_after_an_exception_too():
     x = torch.tensor([[-1.0]])
-    with pytest.raises(ZeroDivisionError), RedirectedRelu():
-        slope(F.relu, x)
+
+    def fails(value):
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), RedirectedRelu():
+        slope(fails, x)
     assert slope(F.relu, x).tolist() == [[0.0]]
