@@ -154,3 +154,10 @@ def test_a_network_of_text_is_an_error():
     find = pictures(20, 0)
     with pytest.raises(BadInput, match="images"):
         describe(ow.open("py-attn2"), "blocks.0.resid_post", find, MaskBank(find))
+
+
+def test_a_site_without_places_is_described_too():
+    found = describe(
+        network(), "logits", pictures(60, 0), MaskBank(pictures(60, 0)), Description("cos-cubed", claims=0)
+    )
+    assert found.table.unit.values.tolist() == ["logits[0]", "logits[1]"]

@@ -326,3 +326,27 @@ def test_knobs_out_of_range_are_an_error():
     with pytest.raises(BadInput, match="no negative number"):
         Dissection(claims=-1)
     assert Standard().alpha == 0.05
+
+
+def test_heads_of_a_transformer_have_channels_that_count_through():
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(image_size=SIDE, patch_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                       intermediate_size=24, num_labels=3)  # fmt: skip
+    net = ow.open(ViTForImageClassification(config).eval(), images=ImageFormat(size=(SIDE, SIDE)))
+    method = Dissection(rotations=0, claims=0)
+    whole = dissect(net, "blocks.0.attn.z", scenes(16, 0), method).table
+    second = dissect(net, "blocks.0.attn.z[1]", scenes(16, 0), method).table
+    assert whole.sizes["unit"] == 16
+    assert np.array_equal(second.threshold, whole.threshold[8:])
+    assert second.unit.values[0] == "blocks.0.attn.z[1] 0"
+
+
+def test_images_of_another_size_than_the_example_have_their_own_grid():
+    pictures = scenes(16, 0)
+    half = PictureArray(
+        pictures.values[:, :, :20], "half", dict(pictures.concepts),
+        {name: mask[:, :20] for name, mask in pictures.regions.items()},
+    )  # fmt: skip
+    table = dissect(planted(), "module:1.out", half, Dissection(share=0.01, rotations=0, claims=0)).table
+    assert table.picture.shape[2:4] == (20, SIDE)

@@ -10,9 +10,11 @@ import numpy as np
 
 from openwork.errors import BadInput
 from openwork.results.claims import Claims
+from openwork.site import Site
 
 if TYPE_CHECKING:
     from openwork.network import Network
+    from openwork.network.grid import Grid
 
 FEW = 20
 """Fewer images than this are said to be few."""
@@ -70,3 +72,28 @@ def claims_about(net: Network, split: Split, settings: Mapping[str, Any], seed: 
     """Makes findings about a network and these images."""
     data = {"pictures": split.digests, "find": split.find_rows, "held out": split.held_rows}
     return Claims(net, data, settings, seed)
+
+
+def grid_of(net: Network, site: str, pictures: Any) -> Grid:
+    """Where the places of a site lie in images of a corpus's size."""
+    height, width = pictures.pixels([0]).shape[-2:]
+    return net.grid(site, (int(height), int(width)))
+
+
+def columns_of(net: Network, place: Site) -> tuple[list[str], list[int]]:
+    """The units of a site that an index selects, all of them without one: their names, and which channels they are.
+
+    The channels of several heads count through; the index of such a site selects heads.
+    """
+    info = net.map.info(place.path)
+    rest = [i for i, axis in enumerate(info.axes) if axis not in ("batch", "position", "y", "x")]
+    numbers = np.arange(int(np.prod([info.shape[i] for i in rest]))).reshape([info.shape[i] for i in rest])
+    axis = rest.index(info.part_axis)
+    parts = list(place.index) if place.index else list(range(numbers.shape[axis]))
+    chosen = np.moveaxis(numbers, axis, 0)[parts].reshape(len(parts), -1)
+    names = [
+        f"{place.path}[{part}]" + (f" {inner}" if chosen.shape[1] > 1 else "")
+        for part in parts
+        for inner in range(chosen.shape[1])
+    ]
+    return names, [int(c) for c in chosen.ravel()]

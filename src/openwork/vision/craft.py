@@ -187,7 +187,8 @@ class _Factors:
         from sklearn.decomposition import NMF
 
         assert net.images is not None
-        grid, axes, parts = net.grid(site), net.map.info(site).axes, []
+        height, width = pixels.shape[-2:]
+        grid, axes, parts = net.grid(site, (height, width)), net.map.info(site).axes, []
         for some in pixels.split(64):
             run = net.run({net.preparer.main: net.images.encode(some).to(net.device)}, keep=site, until=site)
             parts.append(maps(run[site], axes, grid).float().mean((2, 3)).cpu().double().numpy())

@@ -32,7 +32,7 @@ from openwork.site import Site
 from openwork.store.files import read_arrays, write_arrays
 from openwork.store.hashing import hash_json, hash_state
 from openwork.vision.claimed import Candidate, claimed
-from openwork.vision.corpora import Split, claims_about
+from openwork.vision.corpora import Split, claims_about, columns_of, grid_of
 from openwork.vision.passes import maps, passes
 from openwork.vision.wordings import WAYS, scored
 
@@ -246,14 +246,12 @@ def describe(
     split = Split.of(pictures, held_out, method.seed)
     total = len(split.find_rows) + len(split.held_rows)
     kept = _Cache(cache, net, bank, method.pool)
+    names, columns = columns_of(net, place)
     sides = []
     for number, (corpus, rows) in enumerate(((split.find, split.find_rows), (split.held, split.held_rows))):
         before = number * len(split.find_rows)
         response = kept.responses(corpus, rows, place.path, lambda n, b=before: tick(min(1.0, (b + n) / total)))
-        response = response[:, list(place.index)] if place.index else response
-        sides.append((kept.similarity(corpus, rows), response))
-    numbers = list(place.index) if place.index else list(range(sides[0][1].shape[1]))
-    names = [f"{place.path}[{u}]" for u in numbers]
+        sides.append((kept.similarity(corpus, rows), response[:, columns]))
     table, candidates = _described(names, bank.words, sides[0], sides[1], method)
     settings = {**asdict(method), "site": str(place), "pictures": pictures.name, "bank": bank.digest}
     criteria = Criteria(method.least, "correlation", method.standard.alpha, min_examples=method.standard.min_examples,
@@ -352,10 +350,12 @@ class _Cache:
 def pooled(
     net: Network, corpus: Pictures, rows: list[int], site: str, pool: str, done: Callable[[int], None] = lambda n: None
 ) -> Float[np.ndarray, "image unit"]:
-    """Each unit's mean or largest activation in each image."""
-    grid, axes, parts, count = net.grid(site), net.map.info(site).axes, [], 0
+    """Each unit's mean or largest activation in each image; what it is, at a site without places."""
+    axes, parts, count = net.map.info(site).axes, [], 0
+    grid = grid_of(net, site, corpus) if {"position", "y"} & set(axes) else None
     for one in passes(net, corpus, [site], rows=rows):
-        found = maps(one.values[site], axes, grid).float().flatten(2)
+        value = one.values[site].float()
+        found = (value.flatten(1)[..., None] if grid is None else maps(value, axes, grid)).flatten(2)
         parts.append((found.mean(2) if pool == "mean" else found.amax(2)).cpu().double().numpy())
         count += len(one.rows)
         done(count)

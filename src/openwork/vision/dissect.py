@@ -32,7 +32,7 @@ from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
 from openwork.vision.claimed import Candidate, claimed
-from openwork.vision.corpora import Split, claims_about
+from openwork.vision.corpora import Split, claims_about, columns_of, grid_of
 from openwork.vision.dissected import assembled
 from openwork.vision.overlap import Concepts, Counts, Overlap, counts, enlarged, enlarging, influences, pairs
 from openwork.vision.passes import maps, passes
@@ -123,7 +123,7 @@ def dissect(
     split = Split.of(pictures, held_out, method.seed)
     if held_out is not None and dict(held_out.concepts) != dict(pictures.concepts):
         raise BadInput("expected held-out images with the same categories and concepts as the find images")
-    units = [_Units.of(net, target, method) for target in _targets(net, sites)]
+    units = [_Units.of(net, target, pictures, method) for target in _targets(net, sites)]
     total = 2 * len(split.find_rows) + len(split.held_rows)
     run = _Run(net, units, concepts, split, method, lambda done: tick(min(1.0, done / total)))
     run.thresholds()
@@ -171,9 +171,8 @@ def _targets(net: Network, sites: str | Site | Direction | Iterable[str | Site |
             add(site, [f"{site} {label}{f' {i}' if len(vectors) > 1 else ''}" for i in range(len(vectors))], vectors)
             continue
         for place in net.map.resolve(one):
-            channels = net.parts(place.path)
-            chosen = list(place.index) if place.index else list(range(channels))
-            add(place.path, [f"{place.path}[{i}]" for i in chosen], np.eye(channels)[chosen])
+            names, chosen = columns_of(net, place)
+            add(place.path, names, np.eye(len(columns_of(net, Site(place.path))[1]))[chosen])
     if not found:
         raise BadInput("expected at least one site or direction to dissect")
     return list(found.values())
@@ -194,8 +193,8 @@ class _Units:
         self.extremes: Extremes | None = None
 
     @classmethod
-    def of(cls, net: Network, target: _Target, method: Dissection) -> _Units:
-        grid = net.grid(target.site)
+    def of(cls, net: Network, target: _Target, pictures: Masked, method: Dissection) -> _Units:
+        grid = grid_of(net, target.site, pictures)
         count, channels = target.directions.shape
         needed = math.ceil(Criteria(1.0, "", method.standard.alpha).controls_needed / count) if method.claims else 0
         rng = np.random.default_rng(method.seed)

@@ -27,7 +27,7 @@ from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
 from openwork.vision.claimed import Candidate, claimed
-from openwork.vision.corpora import Split, claims_about
+from openwork.vision.corpora import Split, claims_about, grid_of
 from openwork.vision.passes import maps, passes
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def interpretability(
 
 def mask_vectors(net: Network, site: str, pictures: Masked, rows: list[int]) -> Float[np.ndarray, "concept channel"]:
     """The mean activation at the places of each concept, less that of all places; concepts without a place left out."""
-    grid, axes = net.grid(site), net.map.info(site).axes
+    grid, axes = grid_of(net, site, pictures), net.map.info(site).axes
     sums: dict[tuple[str, int], np.ndarray] = {}
     counts: dict[tuple[str, int], int] = {}
     total, n = 0.0, 0
@@ -218,7 +218,7 @@ def _features(
     net: Network, corpus: Masked, rows: list[int], site: str, method: Score, done: Tick
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mean over places of each image, and some places of all images."""
-    grid, axes, means, some = net.grid(site), net.map.info(site).axes, [], []
+    grid, axes, means, some = grid_of(net, site, corpus), net.map.info(site).axes, [], []
     rng = np.random.default_rng(method.seed)
     each = max(1, PATCHES // max(1, len(rows)))
     for one in passes(net, corpus, [site], rows=rows):

@@ -31,7 +31,7 @@ from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
 from openwork.vision.claimed import Candidate, claimed
-from openwork.vision.corpora import Split, claims_about
+from openwork.vision.corpora import Split, claims_about, grid_of
 from openwork.vision.halves import read
 from openwork.vision.passes import maps
 from openwork.vision.rewriting import Change, Rewriting, require_maps
@@ -293,7 +293,7 @@ def _batches(
     net: Network, site: str, corpus: Any, rows: Sequence[int], shift: int = 0
 ) -> Iterator[tuple[Places, Float[np.ndarray, "image class"]]]:
     """Activations of places and the network's probabilities, batch by batch."""
-    grid, axes = net.grid(site), net.map.info(site).axes
+    grid, axes = grid_of(net, site, corpus), net.map.info(site).axes
     for start in range(0, len(rows), BATCH):
         x = read(net, corpus, list(rows[start : start + BATCH]))
         run = net.run({net.preparer.main: x.roll(shift, -1) if shift else x}, keep=site)

@@ -15,6 +15,7 @@ from openwork.errors import BadInput
 from openwork.network import measure
 from openwork.network.measure import Tick, silent
 from openwork.task import Batch, Metric, Tensors
+from openwork.vision.corpora import grid_of
 from openwork.vision.halves import read
 from openwork.vision.passes import maps
 
@@ -67,7 +68,7 @@ class Rewriting:
     """
 
     def __init__(self, net: Network, site: str, corpus: Any, rows: Sequence[int], classes: Sequence[int]):
-        self.net, self.site, self.axes, self.grid = net, site, net.map.info(site).axes, net.grid(site)
+        self.net, self.site, self.axes, self.grid = net, site, net.map.info(site).axes, grid_of(net, site, corpus)
         require_maps(self.axes)
         inputs = Tensors({net.preparer.main: read(net, corpus, list(rows))})
         zeros = (0,) * len(rows)
