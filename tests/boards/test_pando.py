@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from openwork import network
 from openwork.boards import pando
 from openwork.boards.pando import SAMPLES, TOOLS, YARDSTICK, Game, Seen, play, prior, summary
-from openwork.errors import BadInput, UnknownName
+from openwork.errors import BadInput, CorruptFile, UnknownName
 from openwork.results.result import Result
 from openwork.zoo import rules
 from openwork.zoo.rules import N_FIELDS, every_row, places, written
@@ -96,3 +98,30 @@ def test_an_unknown_tool_is_named() -> None:
 def test_one_network_is_too_few() -> None:
     with pytest.raises(BadInput, match="two networks"):
         Game(("depth-1/0",))
+
+
+def test_an_interrupted_game_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = Game(("depth-1/0", "depth-2/0"), ("relp",), repeats=1, alpha=0.4)
+    whole = play(game)
+    rounds, played_once = [], pando._round
+
+    def stopping(hidden: rules.Hidden, *args: Any) -> Any:
+        rounds.append(hidden.name)
+        if rounds == ["depth-1/0", "depth-2/0"]:
+            raise KeyboardInterrupt
+        return played_once(hidden, *args)
+
+    monkeypatch.setattr(pando, "_round", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        play(game, keep=tmp_path)
+    again = play(game, keep=tmp_path)
+    assert rounds == ["depth-1/0", "depth-2/0", "depth-2/0"]
+    assert again.table.drop_attrs().identical(whole.table.drop_attrs())
+
+
+def test_a_damaged_round_is_told(tmp_path: Path) -> None:
+    game = Game(("depth-1/0", "depth-2/0"), ("gradient norm",), repeats=1, alpha=0.4)
+    play(game, keep=tmp_path)
+    next(tmp_path.rglob("*.json")).write_text("{}")
+    with pytest.raises(CorruptFile, match="delete it"):
+        play(game, keep=tmp_path)

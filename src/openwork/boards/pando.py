@@ -9,8 +9,10 @@ Source: after Pando, with small networks instead of fine-tuned language models, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,14 @@ from openwork.attribution.attribute import METHODS
 from openwork.attribution.method import Method
 from openwork.attribution.perturbing import LIME, KernelSHAP
 from openwork.boards.trees import Trees
-from openwork.errors import BadInput, UnknownName
-from openwork.evidence import benjamini_hochberg, judge, paired_difference_interval, record_provenance
+from openwork.errors import BadInput, CorruptFile, UnknownName
+from openwork.evidence import benjamini_hochberg, code_hash, judge, paired_difference_interval, record_provenance
 from openwork.finding import Criteria, Finding
 from openwork.network import Network
 from openwork.network.measure import Tick, silent
 from openwork.network.sweep import effects
 from openwork.results.result import Result
+from openwork.store.files import read_json, write_json
 from openwork.store.hashing import hash_json
 from openwork.task import LOGIT_DIFFERENCE, Batch, Inputs
 from openwork.zoo.rules import FIELDS, N_FIELDS, NO, YES, Hidden, every_row, names, places, written
@@ -164,11 +167,12 @@ TOOLS: Mapping[str, Weigh] = {
 the rule alike, which tools can better by weighing those more that decide more rows."""
 
 
-def play(game: Game = Game(), *, tick: Tick = silent) -> Result:
+def play(game: Game = Game(), *, keep: Path | None = None, tick: Tick = silent) -> Result:
     """Let every tool play on every network.
 
     Args:
         game: how.
+        keep: a folder for rounds that are done; those that are there, of this code and this game, are not played again.
         tick: told the share that is done.
 
     Returns:
@@ -180,6 +184,7 @@ def play(game: Game = Game(), *, tick: Tick = silent) -> Result:
 
     Raises:
         UnknownName: for a network that does not exist.
+        CorruptFile: for a round that was kept and cannot be read.
 
     Units:
         share of the ninety decisions that are predicted right.
@@ -198,8 +203,14 @@ def play(game: Game = Game(), *, tick: Tick = silent) -> Result:
         depths.append(hidden.tree.depth)
         nets = [network.open(m, name=name, example=_example()) for m in (hidden.network, hidden.untrained)]
         for repeat in range(game.repeats):
-            rng = np.random.default_rng([game.seed, place, repeat])
-            found = _round(hidden, nets, tools, game.trees, criteria.controls_needed, rng)
+            # what a round depends on, so that it is the same in a game of other networks
+            at = None if keep is None else keep / _key(game, tools) / (re.sub(r"\W+", "-", name) + f"--{repeat}.json")
+            found = None if at is None or not at.exists() else _Round.load(at)
+            if found is None:
+                rng = np.random.default_rng([game.seed, names().index(name), repeat])
+                found = _round(hidden, nets, tools, game.trees, criteria.controls_needed, rng)
+                if at is not None:
+                    found.save(at)
             accuracy[:, place, repeat], weight[:, place, repeat] = found.accuracy, found.weight
             controls[:, :, place, repeat], shuffled[place, repeat] = found.controls, found.shuffled
             tick((place * game.repeats + repeat + 1) / (len(game.networks) * game.repeats))
@@ -236,6 +247,25 @@ class _Round:
     weight: Float[np.ndarray, "tool field"]
     controls: Float[np.ndarray, "asked control"]
     shuffled: float
+
+    def save(self, path: Path) -> None:
+        """As JSON."""
+        write_json(path, {name: np.asarray(value).tolist() for name, value in vars(self).items()})
+
+    @classmethod
+    def load(cls, path: Path) -> _Round:
+        """What `save` wrote."""
+        try:
+            found = read_json(path)
+            arrays = {name: np.array(found[name], dtype=float) for name in ("accuracy", "weight", "controls")}
+            return cls(**arrays, shuffled=float(found["shuffled"]))
+        except (BadInput, KeyError, TypeError, ValueError) as error:
+            raise CorruptFile(f"expected a round of the board in {path}; {error!r}; delete it and run again") from error
+
+
+def _key(game: Game, tools: Sequence[str]) -> str:
+    """What a round depends on but network and repeat."""
+    return hash_json([code_hash(), list(tools), game.alpha, asdict(game.trees), game.seed])[:16]
 
 
 def _round(

@@ -15,7 +15,7 @@ from openwork.store.progress import Bar
 if TYPE_CHECKING:
     from openwork.boards.pando import Game
 
-RECORD, PICTURE = "board.json", "board.svg"
+RECORD, PICTURE, ROUNDS = "board.json", "board.svg", "rounds"
 QUICK_NETWORKS, QUICK_REPEATS, QUICK_ALPHA = 4, 2, 0.1
 
 
@@ -29,7 +29,7 @@ def hidden_rules(
 
     game = _game(quick, networks, tools, common)
     with Bar("bench pando", common.quiet) as bar:
-        result = play(game, tick=bar.tick)
+        result = play(game, keep=folder / ROUNDS, tick=bar.tick)
     kept(result, folder)
     record = summary(result)
     write_json(folder / RECORD, record)
