@@ -73,7 +73,7 @@ def see(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.objective import with_centre
+        from openwork.vision.objectives import with_centre
         from openwork.vision.units import units_of
         from openwork.vision.visualise import visualise
 

@@ -13,9 +13,9 @@ from openwork.errors import BadInput
 from openwork.vision.ascent import Drawing, format_of
 from openwork.vision.colour import IMAGENET, Colour
 from openwork.vision.making import Making, Target, given_picture
-from openwork.vision.objective import Likeness
 from openwork.vision.parameterisation import Fourier, Moved
 from openwork.vision.robustness import LUCID, Views
+from openwork.vision.terms import Likeness
 
 if TYPE_CHECKING:
     from openwork.network import Network

@@ -19,7 +19,8 @@ from openwork.network.run import called, eagerly
 from openwork.network.session import Session, Stop, Visit
 from openwork.pictures import ImageFormat
 from openwork.vision.colour import IMAGENET, Colour
-from openwork.vision.objective import Objective, Objectives, Rows
+from openwork.vision.objective import Objective, Rows
+from openwork.vision.objectives import Objectives
 from openwork.vision.parameterisation import Fourier, Parameterisation, Shape
 from openwork.vision.redirected import RedirectedRelu
 from openwork.vision.robustness import LUCID, Views

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from openwork.pictures import Pictures
 from openwork.vision.ascent import Watching
-from openwork.vision.objective import Objective, Objectives
+from openwork.vision.objective import Objective
+from openwork.vision.objectives import Objectives
 
 if TYPE_CHECKING:
     from openwork.network import Network

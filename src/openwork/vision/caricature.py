@@ -17,9 +17,9 @@ from openwork.site import Site
 from openwork.vision.ascent import Drawing, Watching, format_of, size_of
 from openwork.vision.colour import IMAGENET, Colour
 from openwork.vision.making import Making, Target, given_picture
-from openwork.vision.objective import Matching, TotalVariation
 from openwork.vision.parameterisation import Fourier, Parameterisation
 from openwork.vision.robustness import Robustness, Still, Views
+from openwork.vision.terms import Matching, TotalVariation
 from openwork.vision.units import channel_axis
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from openwork.site import Site
 from openwork.vision.ascent import Drawing, Drawn, ascend, format_of
 from openwork.vision.colour import PLAIN
 from openwork.vision.making import Making, Target, given_picture
-from openwork.vision.objective import Excitement
 from openwork.vision.parameterisation import Moved, Pixels
 from openwork.vision.robustness import Robustness, Still, Views, shrunk
+from openwork.vision.terms import Excitement
 
 if TYPE_CHECKING:
     from openwork.network import Network

@@ -16,9 +16,10 @@ from openwork.errors import BadInput
 from openwork.results.claims import Standard
 from openwork.vision.ascent import Drawing, Drawn, ascend, size_of
 from openwork.vision.colour import IMAGENET, Colour
-from openwork.vision.objective import Activation, Objective, Term
+from openwork.vision.objective import Objective, Sum
 from openwork.vision.parameterisation import Fourier, Parameterisation
 from openwork.vision.robustness import LUCID, Views
+from openwork.vision.terms import Activation
 from openwork.vision.units import Unit, units_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,25 @@ class Target:
     name: str
     own: Objective
     objective: Objective
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture that is to be made.
+
+    Args:
+        target: what it shows.
+        unit: the number of its target.
+        variant: which of the target's pictures.
+        name: in results.
+        seed: of everything drawn for it.
+    """
+
+    target: Target
+    unit: int
+    variant: int
+    name: str
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +190,7 @@ def _own(objective: Objective) -> Objective:
         raise BadInput("expected an objective that reads the network; this one reads only pixels")
     if len(inside) == len(parts):
         return objective
-    return inside[0][1] if len(inside) == 1 and inside[0][0] == 1 else _sum(inside)
-
-
-def _sum(parts: Sequence[tuple[float, Term]]) -> Objective:
-    from openwork.vision.objective import Sum
-
-    return Sum(tuple(parts))
+    return inside[0][1] if len(inside) == 1 and inside[0][0] == 1 else Sum(tuple(inside))
 
 
 def _name(objective: Objective) -> str:

@@ -21,14 +21,13 @@ from openwork.results.claims import Claims
 from openwork.store.hashing import hash_state
 from openwork.vision.best import Crossed
 from openwork.vision.claimed import Candidate, claimed
-from openwork.vision.making import Making
+from openwork.vision.making import Making, Picture
 from openwork.vision.objective import Objective
 from openwork.vision.parameterisation import picture_of, spectrum_of
 from openwork.vision.robustness import unseen
 
 if TYPE_CHECKING:
     from openwork.network import Network
-    from openwork.vision.visualise import Picture
 
 UNIT = "standard deviations over other pictures"
 KIND = "pictures of other units, and pictures of the same magnitudes with random phases"

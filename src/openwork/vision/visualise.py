@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from openwork.results.result import Result
 from openwork.task import split_rows
 from openwork.vision.ascent import Drawn, bytes_a_row, measured, size_of
 from openwork.vision.best import best_of
-from openwork.vision.making import Ascent, Making, Target
+from openwork.vision.making import Ascent, Making, Picture, Target
 from openwork.vision.objective import Objective
 from openwork.vision.robustness import shrunk
 from openwork.vision.telling import judged
@@ -50,25 +49,6 @@ POINTS = 64
 """Steps at which the course of the activation is kept."""
 SHARES = {True: (0.85, 0.15), False: (1.0, 0.0)}
 """Of the progress: making the pictures, and testing them."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture that is to be made.
-
-    Args:
-        target: what it shows.
-        unit: the number of its target.
-        variant: which of the target's pictures.
-        name: in results.
-        seed: of everything drawn for it.
-    """
-
-    target: Target
-    unit: int
-    variant: int
-    name: str
-    seed: int
 
 
 def visualise(
@@ -113,7 +93,7 @@ def visualise(
         findings, tests = judged(net, wanted, own, shown, alive, method, lambda share: tick(making + testing * share))
     table = table.assign(tests)
     if pictures is not None:
-        best = best_of(net, [p.target.own for p in wanted], pictures, _held_out(pictures, method.seed))
+        best = best_of(net, own, pictures, _held_out(pictures, method.seed))
         table = table.assign(best=("unit", best.activation), best_row=("unit", best.row))
         over = int((reached[alive] > best.activation[alive]).sum())
         remarks += (f"{over} of {int(alive.sum())} pictures activate their unit more than the best of {best.count} "
