@@ -19,7 +19,7 @@ from torch import Tensor
 
 import openwork as ow
 from openwork.network import Network, measure
-from openwork.network.apply import SourceRun
+from openwork.network.context import SourceRun
 from openwork.network.layout import Layout
 from openwork.task import Batch, Inputs, Metric, Task
 

@@ -16,7 +16,7 @@ from openwork.circuit import Node
 from openwork.edit import Edit, Patch
 from openwork.errors import BadInput
 from openwork.network import measure
-from openwork.network.apply import SourceRun
+from openwork.network.context import SourceRun
 from openwork.network.measure import Tick, silent
 from openwork.network.run import Run
 from openwork.site import Site, Where

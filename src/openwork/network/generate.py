@@ -11,8 +11,8 @@ from torch import Tensor
 
 from openwork.edit import Edit
 from openwork.errors import BadInput, EditMissed
-from openwork.network.apply import Ledger
 from openwork.network.certify import first_output
+from openwork.network.context import Ledger
 from openwork.network.inputs import Prepared
 from openwork.network.padding import padding_holds
 from openwork.network.run import attach, check_mode, eagerly, make_plan, resolve_sources

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from openwork.edit import UNEDITED, Edit, Substitute
 from openwork.errors import BadInput, EditMissed, Misaligned, UnknownName
-from openwork.network.apply import SourceRun, reached
+from openwork.network.apply import reached
+from openwork.network.context import SourceRun
 from openwork.network.layout import Layout
 from openwork.network.memory import parse_bytes
 from openwork.network.replay.certificate import NotReplayable, Suffixes

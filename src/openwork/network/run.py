@@ -12,8 +12,9 @@ from torch import Tensor
 
 from openwork.edit import UNEDITED, Custom, Edit, Substitute
 from openwork.errors import BadInput, EditMissed, OpenworkError, UnknownName
-from openwork.network.apply import Context, Ledger, SourceRun, editor
+from openwork.network.apply import editor
 from openwork.network.certify import first_output, tracked
+from openwork.network.context import Context, Ledger, SourceRun
 from openwork.network.inputs import Prepared
 from openwork.network.layout import Layout
 from openwork.network.ports import joined, select

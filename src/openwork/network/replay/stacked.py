@@ -15,8 +15,9 @@ from torch import Tensor
 
 from openwork.edit import Edit
 from openwork.errors import EditMissed
-from openwork.network.apply import Context, Ledger, SourceRun, editor
+from openwork.network.apply import editor
 from openwork.network.certify import first_output
+from openwork.network.context import Context, Ledger, SourceRun
 from openwork.network.inputs import Prepared
 from openwork.network.layout import place_axes
 from openwork.network.ports import joined, select

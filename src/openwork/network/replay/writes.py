@@ -16,7 +16,8 @@ from torch import Tensor
 
 from openwork.edit import Ablate, Custom, Drop, Edit, Insert, KnockOut, Patch, Set, Substitute
 from openwork.errors import BadInput
-from openwork.network.apply import Context, SourceRun, reached, whole_part
+from openwork.network.apply import reached, whole_part
+from openwork.network.context import Context, SourceRun
 from openwork.network.layout import Layout
 from openwork.network.ports import select
 from openwork.network.session import Session
