@@ -126,7 +126,9 @@ def trait_tiles(table: xarray.Dataset) -> Drawn:
         maps = table["attention"].to_numpy()[image]
         label = str(table["label"].to_numpy()[image])
         words = [label, f"heads {', '.join(map(str, order[:4]))}", "left last first"]
-        rows.append((words, [picture, *(glow(picture, maps[h], float(maps[h].max())) for h in order)], label))
+        rows.append(
+            (words, [picture, *(glow(picture, maps[h].astype(float), float(maps[h].max())) for h in order)], label)
+        )
     title = "Where each class's prompt looks"
     said = "; ".join(", ".join(words) for words, _, _ in rows)
     note = f"{title}: an image, then its heads, the one that is blurred last before the others; dark is unseen."
@@ -140,9 +142,9 @@ def drop_tiles(table: xarray.Dataset) -> Drawn:
     for place, image in enumerate(table["shown"].to_numpy().tolist()):
         picture = table["picture"].to_numpy()[place]
         score, depth = table["score"].to_numpy()[image], table["depth"].to_numpy()[image]
-        kept = [glow(picture, depth >= g + 1, 1.0) for g in range(groups)]
+        kept = [glow(picture, (depth >= g + 1).astype(float), 1.0) for g in range(groups)]
         words = [f"image {table['image'].to_numpy()[image]}", f"{100 * (depth >= groups).mean():.0f} % stays"]
-        rows.append((words, [picture, glow(picture, score, 1.0), *kept], words[0]))
+        rows.append((words, [picture, glow(picture, score.astype(float), 1.0), *kept], words[0]))
     title = "Which patches stay"
     note = f"{title}: an image, its scores before the first judged block, and what each group of blocks still sees."
     said = "; ".join(", ".join(words) for words, _, _ in rows)
