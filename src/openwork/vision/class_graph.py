@@ -23,7 +23,7 @@ from openwork.circuit import Circuit, Node
 from openwork.edit import Edit, Patch, Set
 from openwork.errors import BadInput, TaskFailed, UnknownName
 from openwork.network import measure
-from openwork.network.apply import SourceRun
+from openwork.network.context import SourceRun
 from openwork.pictures import Masked
 from openwork.results.claims import Standard
 from openwork.results.result import Result
