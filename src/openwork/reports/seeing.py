@@ -145,8 +145,9 @@ def hierarchy_pictures(table: xarray.Dataset) -> list[Drawn]:
         effect, low, high = (table[f"step_effect{end}"].to_numpy() for end in ("", "_low", "_high"))
         order = np.argsort(-effect, kind="stable")[:MOST_BARS].tolist()
         names = [str(s).replace("module:", "") for s in table["step"].to_numpy()]
+        n = table["pairs"].to_numpy().tolist()
         bars = [
-            Bar(names[i], Estimate(value=float(effect[i]), low=float(low[i]), high=float(high[i]), n=2), "found")
+            Bar(names[i], Estimate(value=float(effect[i]), low=float(low[i]), high=float(high[i]), n=n[i]), "found")
             for i in order
         ]
         title = "What detectors of what contains a concept lose more"
@@ -174,11 +175,15 @@ def union_pictures(table: xarray.Dataset) -> list[Drawn]:
     labels = [f"channel {units[u]}" for u in rows]
     drawn = [Drawn(heat_map(cells, labels, [str(s) for s in sets], "weight", title, title + "."), note)]
     if "alone" in table:
-        values = (table[f"alone{end}"].to_numpy() for end in ("", "_low", "_high"))
+        values = (table[name].to_numpy() for name in ("alone", "alone_low", "alone_high", "alone_images"))
         bars = [
-            Bar(f"claim {i + 1}, member {j + 1}", Estimate(value=float(v), low=float(a), high=float(b), n=2), "found")
+            Bar(
+                f"claim {i + 1}, member {j + 1}",
+                Estimate(value=float(v), low=float(a), high=float(b), n=int(n)),
+                "found",
+            )
             for i, lines in enumerate(zip(*values, strict=True))
-            for j, (v, a, b) in enumerate(zip(*lines, strict=True))
+            for j, (v, a, b, n) in enumerate(zip(*lines, strict=True))
             if np.isfinite(v)
         ]
         title = "What each member alone brings back"

@@ -31,7 +31,7 @@ from openwork.vision.kernels import SLOPES, Kernels, kernels
 if TYPE_CHECKING:
     from openwork.network import Network
 
-CONTROL = "the same kernels dealt out to other pairs of units"
+CONTROL = "deals of the same kernels to other pairs of units"
 
 
 @dataclass(frozen=True)

@@ -91,10 +91,10 @@ def hierarchy(
     Returns:
         a finding for each lower concept whose removal tells most: what detectors of what contains it lose in images of
         that, minus what those of what does not contain it lose in images of theirs; and a table: ``share`` (site,
-        category) of units that detect something of a category, ``step_effect`` (step) with ends on find images, the
-        coordinates ``lower``, ``lower_site``, ``upper_site``, ``units`` (how many were taken out), ``contained_loss``
-        and ``other_loss`` (step); ``contains`` (concept, other), the share of a concept's pixels that
-        show the other.
+        category) of units that detect something of a category; ``contains`` (concept, other), the share of a concept's
+        pixels that show the other; on find images ``step_effect`` (step) with ends, ``contained_loss`` and
+        ``other_loss`` (step), with the coordinates ``lower``, ``lower_site``, ``upper_site``, ``units`` (how many were
+        taken out) and ``pairs`` (of images).
 
     Raises:
         UnknownName: for a site that does not exist.
@@ -379,5 +379,6 @@ def _table(
             "lower_site": ("step", [steps[i].lower_site for i in able]),
             "upper_site": ("step", [steps[i].upper_site for i in able]),
             "units": ("step", [len(steps[i].lower_units) for i in able]),
+            "pairs": ("step", [len(v) for v in values]),
         }
     return xarray.Dataset(variables, coords)

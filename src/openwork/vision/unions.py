@@ -89,7 +89,7 @@ def unions(
         a finding for each of the most even unions: with all of the set taken out but its most active member, the unit
         answers again, by this many of its standard deviations, and in the worst case of all members; and a table:
         ``weight`` (unit, channel), ``least`` (unit, set) the weight of the member that counts least, with ``p`` against
-        random sets and ``q`` adjusted; of what was claimed, ``alone`` (claim, case) with ``low`` and ``high`` ends.
+        random sets and ``q`` adjusted; of what was claimed, ``alone`` (claim, case) with ends, over ``alone_images``.
 
     Raises:
         UnknownName: for a site that does not exist.
@@ -232,15 +232,17 @@ def _table(
     coords: dict[str, Any] = {"unit": list(found.out_units), "channel": list(found.in_units), "set": names}
     if candidates:
         most = max(map(len, alone))
-        means, low, high = (np.full((len(alone), most), np.nan) for _ in range(3))
+        means, low, high, images = (np.full((len(alone), most), np.nan) for _ in range(4))
         for i, parts in enumerate(alone):
             for j, part in enumerate(parts):
                 error = 1.96 * part.std(ddof=1) / np.sqrt(len(part))
+                images[i, j] = len(part)
                 means[i, j], low[i, j], high[i, j] = part.mean(), part.mean() - error, part.mean() + error
         variables |= {
             "alone": (("claim", "case"), means),
             "alone_low": (("claim", "case"), low),
             "alone_high": (("claim", "case"), high),
+            "alone_images": (("claim", "case"), images),
         }
         coords |= {"claim": [c.text for c in candidates], "case": [f"member {i + 1}" for i in range(most)]}
     return xarray.Dataset(variables, coords)
