@@ -182,7 +182,7 @@ def ascend(
     gradient = torch.zeros(len(seeds), *drawing.size, device=device)
     alive = torch.zeros(len(seeds), dtype=torch.bool, device=device)
     course = torch.zeros(len(seeds), drawing.steps, device=device)
-    penalised = objectives is not own
+    penalised, shortly = objectives is not own, drawing.steps <= drawing.redirected
     for step in range(drawing.steps):
         picture = _picture(drawing, numbers, rows, shape, colour)
         shown, faint = (picture[:, :channels], picture[:, channels]) if drawing.alpha else (picture, None)
@@ -201,7 +201,7 @@ def ascend(
         if not goal.requires_grad:
             raise BadInput("expected units that depend on the image; nothing of these does")
         look = penalised and (step % CHECKED == drawing.redirected % CHECKED or step == drawing.steps - 1)
-        if look and not redirects:
+        if look and (shortly or not redirects):
             sole = _over_views(alone, seen, picture[:, :channels], len(views) // len(seeds))
             if sole.requires_grad:
                 reached = torch.autograd.grad(sole.sum(), shown, retain_graph=True, allow_unused=True)[0]
@@ -210,7 +210,7 @@ def ascend(
         toward = grads[-1]
         if toward is not None:
             gradient += toward.abs().mean(1)
-            if not penalised and not (redirects and drawing.steps > drawing.redirected):
+            if not penalised and (shortly or not redirects):
                 alive |= _any(toward, alive)
         for number, grad in zip(numbers.values(), grads[:-1], strict=True):
             number.grad = torch.zeros_like(number) if grad is None else _direction(drawing, grad)
