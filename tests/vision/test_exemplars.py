@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.vision.planted_units import SIZE, Detectors, opened, squares
 
 import openwork as ow
 from openwork.errors import BadInput, UnknownName
@@ -14,7 +15,6 @@ from openwork.vision.exemplars import SHARES, Exemplars, exemplars
 from openwork.vision.streams import keys_of
 from openwork.vision.units import Unit, units_of
 from openwork.worlds.picture_array import PictureArray
-from tests.vision.planted_units import SIZE, Detectors, opened, squares
 
 SITE = "module:conv.out"
 
@@ -185,7 +185,7 @@ def test_a_corpus_smaller_than_its_examples_is_refused(net):
 
 
 def test_unknown_units_are_named(net, corpus):
-    with pytest.raises(UnknownName, match="module:conv.out"):
+    with pytest.raises(UnknownName, match=r"module:conv\.out"):
         exemplars(net, "module:conv.outs", corpus)
     with pytest.raises(BadInput, match="below 4"):
         exemplars(net, f"{SITE}[4]", corpus)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.vision.planted_units import BEND, GABORS, HUES, RADIUS, SIZE, Filters, opened
 
 import openwork as ow
 from openwork.errors import BadInput, UnknownName
@@ -15,7 +16,6 @@ from openwork.results.claims import Standard
 from openwork.vision.stimuli import Stimuli, draw
 from openwork.vision.tuning import Tuning, tune
 from openwork.vision.units import Unit
-from tests.vision.planted_units import BEND, GABORS, HUES, RADIUS, SIZE, Filters, opened
 
 SITE = "module:act.out"
 QUICK = Tuning(find=2, held_out=20, standard=Standard(min_share=0.5, alpha=0.25))

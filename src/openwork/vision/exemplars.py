@@ -99,7 +99,8 @@ def exemplars(
         no findings (see `openwork.vision.predicts` for the test of what examples show), and a table with the axes
         ``unit``, ``example`` (``shown``: strongest, interval i, weakest; the strongest first), ``map_y``, ``map_x``:
         ``row`` of the corpus (-1 where there are too few), ``activation``, ``activation_map`` over the unit's places
-        (NaN beyond a smaller map), ``place`` (number of the example's strongest place, row by row), ``box`` (what that place can see: top, left, bottom, right), ``picture`` (index into
+        (NaN beyond a smaller map), ``place`` (the number of the example's strongest place, row by row), ``box`` (what
+        that place can see: top, left, bottom, right), ``picture`` (index into
         ``pixels``, -1 where there is none); ``count`` of images in each ``interval`` with its ``edge``\\ s,
         ``histogram``, ``quantile`` by ``share``, ``mean``; and ``pixels`` of every shown image as bytes.
 

@@ -94,7 +94,10 @@ class Stimuli:
 
 
 def draw(
-    shape: str, parameters: Mapping[str, Sequence[float]], size: tuple[int, int], centre: tuple[float, float]
+    shape: str,
+    parameters: Mapping[str, Sequence[float] | np.ndarray],
+    size: tuple[int, int],
+    centre: tuple[float, float],
 ) -> Float[Tensor, "image 3 y x"]:
     """Draw stimuli on grey.
 
