@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openwork.boards.frame import BOARDS, contenders
+from openwork.boards.subjects import NETWORK, kind_of, subjects
 from openwork.boards.subsets import few, networks
 from openwork.zoo.member import members, require_member
 
@@ -14,12 +15,17 @@ def test_the_whole_zoo_is_gone_through_and_nothing_twice(board: str) -> None:
     named = networks(board, 24)
     assert len(set(named)) == len(named)
     assert {*members("siit"), *members("planted")} <= {*named}
-    assert sum(name.startswith("null/") for name in named) == 120
+    assert sum(name.startswith("null/") and kind_of(name) == NETWORK for name in named) == 120
 
 
 def test_networks_without_anything_to_mistake_are_only_asked_about_where_they_have_counterparts() -> None:
     assert "compiled/sort" not in networks("causal", 1)
     assert "compiled/sort" in networks("reading", 1)
+
+
+def test_trainings_changes_and_depths_are_asked_about_where_something_reads_them() -> None:
+    assert {*subjects()} <= {*networks("reading", 1)}
+    assert not {*subjects()} & {*networks("causal", 1)}
 
 
 def test_nulls_come_last_and_of_each_kind_in_turn() -> None:
