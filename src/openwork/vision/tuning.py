@@ -189,13 +189,12 @@ class _Rig:
 
     @classmethod
     def of(cls, net: Network, units: Sequence[Unit], method: Tuning) -> _Rig:
-        if net.images is None:
-            raise BadInput(
-                f"expected a network that reads images; {net.name} has no image format. Open it with images="
-            )
-        if method.size is not None and net.images.size not in (None, tuple(method.size)):
-            raise BadInput(f"{net.name} reads images of {net.images.size} only; got the size {method.size}")
-        size = method.size or net.images.size or image_size(net)
+        door = needs_images(net)
+        if method.size is not None and door.size not in (None, tuple(method.size)):
+            raise BadInput(f"{net.name} reads images of {door.size} only; got the size {method.size}")
+        size = method.size or door.size or image_size(net)
+        if min(size) < SMALLEST:
+            raise BadInput(f"expected images of {SMALLEST} pixels or more to draw stimuli in; got {size}")
         grids = {site: grid_of(net, site, size) for site in sites_of(units)}
         return cls(net, size, grids, {site: channels_of(net, site) for site in grids}, method.batch)
 
