@@ -77,7 +77,7 @@ class Context:
     ) -> Context:
         """What edits at a site of a network can look at, for inputs of a layout."""
         info = net.map.info(site)
-        image = next((tuple(mask.shape[1:]) for mask in layout.regions.values()), None)
+        image = next(((mask.shape[1], mask.shape[2]) for mask in layout.regions.values()), None)
         return cls(
             session, net.map.layout_at(site, layout), info.axes, info.part_axis, sources, surrogates, site, layout,
             lambda: net.grid(site, image),

@@ -73,7 +73,7 @@ class Follower:
         func: Any,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        known: list[tuple[Lie, Sequence[int]]],
+        known: Sequence[tuple[Lie, Sequence[int]]],
         tensors: list[Tensor],
         out: Tensor,
         number: int,

@@ -190,8 +190,11 @@ def _lie(net: Network, site: str, kwargs: Mapping[str, Any]) -> Lie | None:
     if ".attn." in site and stream in net.map.sites and info.shape[0] == net.map.rows:
         axis = next((i for i, a in enumerate(info.axes) if a in ("position", "query")), None)
         beside = net.map.info(stream)
-        same = axis is not None and "position" in beside.axes
-        if same and info.shape[axis] == beside.shape[beside.axes.index("position")]:
+        if (
+            axis is not None
+            and "position" in beside.axes
+            and info.shape[axis] == beside.shape[beside.axes.index("position")]
+        ):
             found_stream = _lie(net, stream, kwargs)
             return None if found_stream is None else found_stream.globally()
     return lie
