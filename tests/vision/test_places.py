@@ -31,7 +31,7 @@ def found(pairs: Pairs) -> Result:
 
 
 def test_the_channel_of_the_chain_brings_the_answer_back(found: Result) -> None:
-    assert int(found.table["channel_effect"].argmax()) == CHAIN[1]
+    assert int(found.table["channel_effect"].to_numpy().argmax()) == CHAIN[1]
     assert found.table["top"].to_numpy()[0] == CHAIN[1]
 
 

@@ -296,7 +296,7 @@ class Loss:
     """
 
     contained: Float[np.ndarray, " image"]
-    other: Float[np.ndarray, " image"]
+    other: Float[np.ndarray, " other_image"]
     difference: Float[np.ndarray, " pair"]
 
 
