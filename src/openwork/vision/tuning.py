@@ -148,7 +148,8 @@ def tune(
     kind = UNTRAINED if not nets else "channels of networks that have learned nothing"
     order = np.argsort(-measured.find_gains, kind="stable")[: method.claims]
     candidates = [
-        Candidate(_text(chosen[i], stimulus, measured.find_at[i]), measured.gains[i], controls[i], kind) for i in order
+        Candidate(_text(chosen[i], stimulus, int(measured.find_at[i])), measured.gains[i], controls[i], kind)
+        for i in order
     ]
     claims = Claims(net, {"stimuli": stimulus.to_json(), "seed": method.seed}, settings, method.seed)
     table = _table(rig, chosen, stimulus, measured, controls, method)
