@@ -8,7 +8,7 @@ from __future__ import annotations
 import keyword
 import math
 import random
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -153,15 +153,22 @@ def _names(reader: Reader, found: list[Document]) -> dict[int, bool]:
 def _places(document: Document, reader: Reader, names: dict[int, bool]) -> Iterator[_Place]:
     """The places where a token was followed by one and the same name each time before, and is followed by it again."""
     ids, width = document.ids, LONGEST - len(reader.begin)
-    seen: dict[int, list[int]] = defaultdict(list)
+    seen: dict[int, deque[int]] = defaultdict(deque)
+
+    def within(token: int, start: int) -> deque[int]:
+        places = seen[token]
+        while places and places[0] < start:  # windows only move on
+            places.popleft()
+        return places
+
     for last in range(len(ids) - 1):
         start, answer = max(0, last + 1 - width), ids[last + 1]
-        earlier = [p for p in seen[ids[last]] if p >= start]
+        earlier = tuple(within(ids[last], start)) if answer in names else ()
         seen[ids[last]].append(last)
-        if answer not in names or not earlier or last + 1 - start < SHORTEST or last - earlier[-1] <= GAP:
+        if not earlier or last + 1 - start < SHORTEST or last - earlier[-1] <= GAP or ids[last] == answer:
             continue
-        if [p for p in seen[answer] if p >= start] == [p + 1 for p in earlier] and ids[last] != answer:
-            yield _Place(document, start, last + 1, tuple(earlier))
+        if list(within(answer, start)) == [p + 1 for p in earlier]:
+            yield _Place(document, start, last + 1, earlier)
 
 
 def _example(

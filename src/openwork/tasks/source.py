@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ BLOCK = 1000
 """Tokens of the blocks that a single file is cut into, so that some of it can be held out."""
 MOST = 4_000_000
 """Characters that are read at most; a sample of a hundred prompts needs no more."""
+OWN = 800_000
+"""Characters of openwork's own source that are read, about."""
 
 Source = str | Path | None
 
@@ -40,6 +43,19 @@ def own_source() -> Path:
     return Path(__file__).parents[1]
 
 
+def own_texts() -> list[tuple[str, str]]:
+    """As much of openwork's own source as tasks are made of: files by the hash of their names, so that a new file
+    takes the place of few others, in the order of the source.
+    """
+    whole, chosen, read = Corpus.below(own_source()), set(), 0
+    for name in sorted(whole.names, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        chosen.add(name)
+        read += (whole.root / name).stat().st_size
+        if read > OWN:
+            break
+    return list(Corpus(whole.root, tuple(name for name in whole.names if name in chosen)).texts())
+
+
 def texts(source: Source) -> Iterator[tuple[str, str]]:
     """The files of a source, as pairs of name and text.
 
@@ -49,7 +65,10 @@ def texts(source: Source) -> Iterator[tuple[str, str]]:
     Raises:
         BadInput: if it does not exist, cannot be read, or holds no text.
     """
-    path = own_source() if source is None else Path(source)
+    if source is None:
+        yield from own_texts()
+        return
+    path = Path(source)
     if not path.exists():
         raise BadInput(f"expected a file or folder of source; {path} does not exist: give an existing path")
     found = Corpus.below(path).texts() if path.is_dir() else [(path.name, read_source(path))]
