@@ -13,9 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lucent.optvis import objectives, param, render, transform
 
-from peers.pictures_net import loaded
+# torchvision's wheel is built for CUDA; beside a torch without it, its operators are missing, and nothing here uses them
+missing = torch.library.Library("torchvision", "DEF")
+for name in ("nms", "qnms"):
+    missing.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+from lucent.optvis import objectives, param, render, transform  # noqa: E402
+
+from peers.pictures_net import loaded  # noqa: E402
 
 
 def main(path: Path) -> None:
