@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-# torchvision's wheel is built for CUDA; beside a torch without it, its operators are missing, and nothing here uses them
+# torchvision's wheel is built for CUDA: beside a torch without it its operators are missing, and nothing needs them
 missing = torch.library.Library("torchvision", "DEF")
 for name in ("nms", "qnms"):
     missing.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
