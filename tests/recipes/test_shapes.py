@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from openwork.recipes import shapes
 from openwork.recipes.catalogue import RECIPES
 from openwork.recipes.export import write_images
 from openwork.recipes.recipe import Descent, Recipe, generator
-from openwork.recipes.shapes import FORMAT, SHAPES_RECIPES, ShapesRecipe, bare, patch_loss, viewed
+from openwork.recipes.shapes import FORMAT, SHAPES_RECIPES, ShapesRecipe, bare, viewed
 from openwork.recipes.shapes_card import make_card, right, traits
 from openwork.recipes.state import State
 from openwork.recipes.train import train
@@ -120,30 +119,8 @@ def test_bare_scenes_keep_the_main_object_and_nothing_else():
 
 def test_bare_scenes_give_way_to_whole_ones(recipe):
     eased = replace(recipe, easy=0.5, steps=100, scenes=10)
-    assert [eased._bare(step) for step in (0, 25, 49, 50, 99)] == [10, 5, 0, 0, 0]
+    assert [eased._bare(step) for step in (0, 25, 35, 50, 99)] == [10, 10, 6, 0, 0]
     assert [recipe._bare(step) for step in (0, 3)] == [0, 0]
-
-
-def test_the_loss_of_patches_is_least_where_they_say_what_they_show():
-    shares, labels = torch.tensor([[1.0, 0.0, 0.5]]), torch.tensor([2])
-    right = torch.tensor([[[-30.0, -30, 30], [0, 0, 0], [0, 0, math.log(4)]]])
-    slow = 0.0 + math.log(3) - (2 / 3 * math.log(2 / 3) + 2 * 1 / 6 * math.log(1 / 6))
-    found = patch_loss(right, shares, labels).item()
-    assert found == pytest.approx(slow / 3, abs=1e-5)
-    for k in range(20):
-        other = right + 0.5 * torch.randn(right.shape, generator=generator(0, k))
-        assert patch_loss(other, shares, labels).item() >= found - 1e-6
-
-
-def test_patches_are_asked_of_a_transformer_only_where_the_recipe_says_so(recipe):
-    asked = replace(recipe, made=shapes.vision_transformer, tokens=1.0)
-    torch.manual_seed(0)
-    network = asked.network()
-    alone, both = replace(asked, tokens=0.0).loss(network, 1, 0), asked.loss(network, 1, 0)
-    assert both.item() > alone.item() + 1
-    assert replace(asked, tokens=2.0).loss(network, 1, 0).item() - both.item() == pytest.approx(
-        both.item() - alone.item(), rel=0.02
-    )
 
 
 def test_traits_are_those_of_the_main_object():
@@ -170,7 +147,7 @@ def test_a_run_is_exported_as_a_folder_that_opens_with_its_image_format(
     made: Callable[[], torch.nn.Module], recipe, few, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(shapes, "HELD_OUT", 40)
-    chosen = replace(recipe, made=made, tokens=1.0 if made is shapes.vision_transformer else 0.0)
+    chosen = replace(recipe, made=made)
     state = train(chosen, tmp_path / "run", minutes=5.0, resume=False)
     assert isinstance(state, State)
     assert [record["step"] for record in state.curve] == [0, 2]

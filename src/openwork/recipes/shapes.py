@@ -27,7 +27,7 @@ from openwork.recipes.export import rounded, write_images, write_model
 from openwork.recipes.recipe import Descent, generator
 from openwork.recipes.shapes_card import as_text, make_card, right
 from openwork.recipes.state import State
-from openwork.worlds.shapes import CLASSES, Background, Scene, Shapes, render, visible
+from openwork.worlds.shapes import CLASSES, Background, Scene, Shapes, render
 from openwork.zoo.convolution import Residual, ResidualConfig
 
 SIZE = 64
@@ -55,9 +55,8 @@ class ShapesRecipe:
         smoothing: share of the label that goes to all classes alike.
         shift: pixels that a view is shifted by at most; borders repeat.
         every: steps between two records of the curve.
-        easy: share of the training in which the scenes become what they are: at first all are bare, see `bare`.
-        tokens: weight of the loss of a transformer's patches: each is to say the class so far as it shows the main
-            object, and nothing otherwise.
+        easy: share of the training after which the scenes are what they are: for the first half of it all are bare,
+            see `bare`, and in the second half they give way.
     """
 
     name: str
@@ -70,7 +69,6 @@ class ShapesRecipe:
     shift: int = 3
     every: int = 250
     easy: float = 0.0
-    tokens: float = 0.0
 
     def network(self) -> nn.Module:
         """The untrained network, its channels last in memory: a third faster on a CPU."""
@@ -88,30 +86,16 @@ class ShapesRecipe:
         scenes[: self._bare(step)] = [bare(scene) for scene in scenes[: self._bare(step)]]
         device = next(network.parameters()).device
         pixels = torch.from_numpy(np.stack([render(scene, SIZE) for scene in scenes]))
-        if self.tokens:
-            shown = np.stack([255 * (visible(scene, SIZE) == scene.main) for scene in scenes]).astype(np.uint8)
-            pixels = torch.cat((pixels, torch.from_numpy(shown)[:, None]), dim=1)
         views = viewed(pixels, self.views, self.shift, generator(seed, step)).to(device)
         labels = torch.tensor([CLASSES.index(scene.kind) for scene in scenes]).repeat(self.views).to(device)
-        images = FORMAT.encode(views[:, :3])
         with torch.autocast(device.type, torch.bfloat16):
-            if not self.tokens:
-                logits = network(pixel_values=images).logits
-            else:
-                whole: Any = network
-                states = whole.vit(pixel_values=images).last_hidden_state
-                logits, patches = whole.classifier(states).split((1, states.shape[1] - 1), dim=1)
-                logits = logits[:, 0]
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
-        if self.tokens:
-            shares = F.avg_pool2d(views[:, 3:], SIZE // int(patches.shape[1] ** 0.5)).flatten(1)
-            loss = loss + self.tokens * patch_loss(patches.float(), shares, labels)
-        return loss
+            logits = network(pixel_values=FORMAT.encode(views)).logits
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
 
     def _bare(self, step: int) -> int:
         """How many scenes of a step are bare."""
-        left = 1 - step / (self.easy * self.steps) if self.easy else 0.0
-        return max(0, round(left * self.scenes))
+        left = 2 - 2 * step / (self.easy * self.steps) if self.easy else 0.0
+        return round(min(1.0, max(0.0, left)) * self.scenes)
 
     def measure(self, network: nn.Module, step: int) -> dict[str, float] | None:
         """Now and then the accuracy on the find split."""
@@ -137,7 +121,6 @@ class ShapesRecipe:
             "views": self.views,
             "shift": self.shift,
             "easy": self.easy,
-            "tokens": self.tokens,
             "label_smoothing": self.smoothing,
             "optimizer": f"AdamW, betas {self.descent.betas[0]} and {self.descent.betas[1]}",
             "learning_rate": self.descent.peak,
@@ -150,24 +133,6 @@ class ShapesRecipe:
         card = make_card(self.name, rounded(state.network), FORMAT, training, HELD_OUT)
         write_model(state.network, state.curve, to, card, as_text)
         write_images(FORMAT, to)
-
-
-def patch_loss(
-    logits: Float[Tensor, "view patch class"], shares: Float[Tensor, "view patch"], labels: Int[Tensor, " view"]
-) -> Float[Tensor, ""]:
-    """Cross-entropy of what each patch says: the class for the share of it that shows the main object, else anything.
-
-    Args:
-        logits: of the classes at each patch.
-        shares: of each patch that show the main object.
-        labels: the class of each view.
-
-    Source:
-        Jiang et al. 2021, All Tokens Matter: Token Labeling for Training Better Vision Transformers, with exact masks.
-    """
-    wanted = F.one_hot(labels, logits.shape[-1])[:, None].float()
-    wanted = shares[..., None] * wanted + (1 - shares[..., None]) / logits.shape[-1]
-    return -(wanted * logits.log_softmax(-1)).sum(-1).mean()
 
 
 def bare(scene: Scene) -> Scene:
@@ -242,12 +207,10 @@ SHAPES_RECIPES = (
     ShapesRecipe(
         "shapes-vit",
         vision_transformer,
-        steps=6000,
-        descent=Descent(peak=1e-3, warmup=300, decay=5000, floor=0.01, weight_decay=0.05, betas=(0.9, 0.98), clip=1.0),
+        steps=8000,
+        descent=Descent(peak=7e-4, warmup=300, decay=5000, floor=0.01, weight_decay=0.05, betas=(0.9, 0.98), clip=1.0),
         scenes=24,
         views=3,
-        easy=0.35,
-        tokens=1.0,
-        every=500,
+        easy=0.5,
     ),
 )

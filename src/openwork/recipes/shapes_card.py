@@ -110,11 +110,8 @@ def as_text(card: dict[str, Any]) -> str:
     easy = ""
     if training["easy"]:
         easy = f"""
-Over the first {training["easy"]:.0%} of the steps bare scenes, of the main object alone and all plain, give way to \
-whole ones."""
-    if training["tokens"]:
-        easy += f"""
-Each patch, too, was to say the class so far as it shows the main object, at weight {training["tokens"]}."""
+In the first {training["easy"] / 2:.0%} of the steps all scenes are bare, the main object alone and all plain; by \
+{training["easy"]:.0%} they have given way to whole ones."""
     return f"""# {card["name"]}
 
 {card["what"]}, one of {len(card["classes"])}: {", ".join(card["classes"])}. {card["parameters"]:,} parameters, trained
