@@ -67,6 +67,7 @@ def test_a_picture_model_sees_what_its_card_says(name):
     net, card, n = ow.open(name), zoo.card(name), 150
     held = Shapes(split="held-out", count=n)
     assert net.images == ow.ImageFormat.from_json(card["images"])
+    assert net.images is not None
     logits = net.run(net.images.encode(held.pixels(range(n)).float() / 255)).logits
     accuracy = float((logits.argmax(-1) == held.classes(range(n))).float().mean())
     assert card["held_out"]["accuracy"] >= 0.9
@@ -80,6 +81,7 @@ def test_an_untrained_picture_model_guesses():
     n = 150
     held = Shapes(split="held-out", count=n)
     network, _ = zoo.untrained("shapes-cnn")
-    net = ow.open(network, images=ow.open("shapes-cnn").images)
-    logits = net.run(net.images.encode(held.pixels(range(n)).float() / 255)).logits
+    images = ow.ImageFormat.from_json(zoo.card("shapes-cnn")["images"])
+    net = ow.open(network, images=images)
+    logits = net.run(images.encode(held.pixels(range(n)).float() / 255)).logits
     assert float((logits.argmax(-1) == held.classes(range(n))).float().mean()) < 0.25

@@ -185,10 +185,11 @@ def vision_transformer() -> ViTForImageClassification:
         initializer_range=0.08,
         id2label=dict(enumerate(CLASSES)),
         label2id={name: k for k, name in enumerate(CLASSES)},
-        # on a CPU the backward pass of fused attention takes longer than all the rest
-        attn_implementation="eager",
     )
-    return ViTForImageClassification(config)
+    network = ViTForImageClassification(config)
+    # on a CPU the backward pass of fused attention takes longer than all the rest
+    network.set_attn_implementation("eager")
+    return network
 
 
 @cache

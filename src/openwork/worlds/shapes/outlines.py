@@ -172,10 +172,11 @@ def _tree(v: Variations) -> list[Outline]:
     trunk = _box("stem", LARGE, -0.13 - 0.03 * v[1], 0.1, 0.13 + 0.03 * v[1], 0.95)
     if v[0] > 0.2:
         tiers = ((-0.95, -0.3, 0.42), (-0.6, 0.12, 0.56), (-0.22, 0.52, 0.7))
-        return [trunk] + [
+        tier = [
             Polygon("leaf", BODY, ((0.0, top), (wide + 0.06 * v[2], low), (-wide - 0.06 * v[2], low)))
             for top, low, wide in reversed(tiers)
         ]
+        return [trunk, *tier]
     wide = 0.42 + 0.05 * v[2]
     crowns = ((-0.36, -0.02, 0.4), (0.36, -0.02, 0.4), (0.0, -0.44, wide))
     return [trunk, *(Oval("leaf", BODY, (x, y), (radius, 0.38)) for x, y, radius in crowns)]
