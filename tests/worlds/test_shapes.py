@@ -31,6 +31,7 @@ from openwork.worlds.shapes import (
     draw_scene,
     masks,
     render,
+    sheet,
     split_of,
 )
 from openwork.worlds.shapes.draws import Draws
@@ -223,6 +224,21 @@ def test_what_is_in_front_hides_what_is_behind():
     assert before[:, hidden].any()
     assert not after[:, hidden].any()
     assert (np.delete(before, np.s_[hidden], 1) == np.delete(after, np.s_[hidden], 1)).all()
+
+
+def test_the_contact_sheet_shows_every_class(monkeypatch):
+    monkeypatch.setattr(sheet, "COLUMNS", 7)
+    monkeypatch.setattr(sheet, "LOOKED_AT", 230)
+    corpus = Shapes(count=230)
+    found = sheet.sheet(corpus)
+    step = sheet.SIZE + sheet.GAP
+    assert found.shape == ((len(CLASSES) + sheet.MASKED + 1) * step, 7 * step, 3)
+    for k, kind in enumerate(CLASSES):
+        first = next(scene for scene in map(corpus.scene, range(230)) if scene.kind == kind)
+        tile = found[k * step : k * step + sheet.SIZE, : sheet.SIZE].transpose(2, 0, 1)
+        assert (tile == render(first, sheet.SIZE)).all()
+    with pytest.raises(BadInput, match="7 scenes of each class"):
+        sheet.sheet(Shapes(count=20))
 
 
 @pytest.mark.parametrize("size", [0, 31, 257])
