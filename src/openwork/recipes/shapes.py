@@ -212,6 +212,6 @@ SHAPES_RECIPES = (
         descent=Descent(peak=7e-4, warmup=300, decay=5000, floor=0.01, weight_decay=0.05, betas=(0.9, 0.98), clip=1.0),
         scenes=24,
         views=3,
-        easy=0.5,
+        easy=1 / 3,
     ),
 )
