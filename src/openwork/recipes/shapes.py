@@ -208,8 +208,8 @@ SHAPES_RECIPES = (
     ShapesRecipe(
         "shapes-vit",
         vision_transformer,
-        steps=8000,
-        descent=Descent(peak=7e-4, warmup=300, decay=5000, floor=0.01, weight_decay=0.05, betas=(0.9, 0.98), clip=1.0),
+        steps=12_000,
+        descent=Descent(peak=7e-4, warmup=300, decay=7000, floor=0.01, weight_decay=0.05, betas=(0.9, 0.98), clip=1.0),
         scenes=24,
         views=3,
         easy=1 / 3,
