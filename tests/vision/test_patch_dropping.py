@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from openwork.vision.passes import encoded
 
 import openwork as ow
 from openwork.errors import BadInput
 from openwork.vision.interpreters import KEEP, Interpreter, Interpreters, Policy, group_starts, learn_interpreters
+from openwork.vision.passes import encoded
 from openwork.vision.patch_dropping import Dropping, drop_patches
 
 from . import planted_vit as planted

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from openwork.vision.passes import encoded
 
 import openwork as ow
 from openwork.errors import BadInput
+from openwork.vision.passes import encoded
 from openwork.vision.prompts import ClassPrompts, learn_prompts
 from openwork.vision.traits import Traits, traits
 from openwork.worlds.picture_array import PictureArray

@@ -112,7 +112,7 @@ def contenders(board: str) -> Mapping[str, Contender]:
     return import_module(f"openwork.boards.{board}").CONTENDERS
 
 
-BOARDS = ("causal", "reading")
+BOARDS = ("causal", "reading", "seeing")
 
 
 def compete(

@@ -1,4 +1,4 @@
-"""What a scoreboard asks about besides single networks: trainings, changed copies and depths with a known answer.
+"""What a scoreboard asks about besides single networks: trainings, changes, depths and sights with a known answer.
 
 subject("course/0")          # checkpoints in whose course a mechanism was planted: which heads, and when?
 subject("null/course-0")     # the same drift of all other weights, without it
@@ -7,13 +7,15 @@ subject("change/0")          # a network and a copy in which some heads were dra
 subject("null/change-0")     # a copy whose weights moved as far, and which computes the same
 subject("depth/0")           # repeated blocks: where does a phase begin?
 subject("null/depth-0")      # an even drift: nowhere
+subject("sight/0")           # a network that sees, with its pictures: what does each channel detect?
+subject("null/sight-0")      # random weights, and pictures whose masks and classes are of others
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -25,16 +27,19 @@ from openwork.boards.cost import metered
 from openwork.errors import UnknownName
 from openwork.learning.checkpoints import Checkpoint, Checkpoints, read
 from openwork.network import Network
+from openwork.pictures import ImageFormat
 from openwork.store.files import read_json
-from openwork.task import Inputs
+from openwork.task import Inputs, Tensors
+from openwork.worlds.picture_array import PictureArray
 from openwork.zoo import embedded
 from openwork.zoo.handmade import SPACE, Attention
 from openwork.zoo.induction import Induction, Plant
 from openwork.zoo.recurrent import WORDS, Repeated, built, drifting
+from openwork.zoo.sighted import SIDE, Sighted, blind, scrambled, sighted, spots
 
 EACH = 6
 """Subjects of each kind that are built, and as many nulls."""
-NETWORK, COURSE, CHANGE, DEPTH = "network", "course", "change", "depth"
+NETWORK, COURSE, CHANGE, DEPTH, SIGHT = "network", "course", "change", "depth", "sight"
 TRAINED = "py-attn2"
 GAP, CHECKPOINTS = 100, 12
 """Steps between two checkpoints of a built course, and how many it has."""
@@ -43,6 +48,8 @@ TURNED = math.pi / 4
 REDRAWN = 3
 REPEATS = ((3, 4, 3), (5, 5), (2, 6, 4), (4, 6), (3, 3, 3), (6, 3, 3))
 ANGLES = (0.06, 0.09, 0.12, 0.15, 0.18, 0.21)
+SPOTS = 240
+"""Pictures to find with, and as many held out."""
 RISE = (0.1, 0.9)
 """Accuracies on repeated tokens between which a recorded training has its birth."""
 
@@ -53,7 +60,7 @@ class Subject:
 
     Args:
         name: ``kind/number``, or ``null/kind-number``.
-        kind: `COURSE`, `CHANGE` or `DEPTH`.
+        kind: `COURSE`, `CHANGE`, `DEPTH` or `SIGHT`.
     """
 
     name: str
@@ -65,7 +72,7 @@ class Subject:
         return f"null/{self.kind}" if self.name.startswith("null/") else self.kind
 
     @property
-    def sample(self) -> tuple[Network, Inputs]:
+    def sample(self) -> tuple[Network, Inputs | Tensors]:
         """A network of it, and a row."""
         raise NotImplementedError
 
@@ -147,11 +154,38 @@ class Depth(Subject):
         return self.net, self.rows.take([0])
 
 
-def subjects() -> list[str]:
-    """The names of all subjects, those with something to find first."""
-    numbers = range(EACH)
-    there = [f"{COURSE}/{TRAINED}", *(f"{kind}/{i}" for kind in MAKERS for i in numbers)]
-    return [*there, *(f"null/{kind}-{i}" for i in numbers for kind in MAKERS)]
+@dataclass(frozen=True, eq=False)
+class Sight(Subject):
+    """A network that sees.
+
+    Args:
+        net: the network.
+        find: pictures to find things on.
+        held: pictures to claim them on.
+        known: what is true of it; None of a null, of which nothing is.
+    """
+
+    net: Network
+    find: PictureArray
+    held: PictureArray
+    known: Sighted | None
+
+    @property
+    def sample(self) -> tuple[Network, Tensors]:
+        """The network."""
+        return self.net, Tensors({"images": torch.zeros(1, 3, SIDE, SIDE)})
+
+
+def subjects(kinds: Collection[str] | None = None) -> list[str]:
+    """The names of all subjects, those with something to find first.
+
+    Args:
+        kinds: only of these; of all unless given.
+    """
+    numbers, some = range(EACH), [kind for kind in MAKERS if kinds is None or kind in kinds]
+    trained = [f"{COURSE}/{TRAINED}"] if COURSE in some else []
+    there = [*trained, *(f"{kind}/{i}" for kind in some for i in numbers)]
+    return [*there, *(f"null/{kind}-{i}" for i in numbers for kind in some)]
 
 
 def kind_of(name: str) -> str:
@@ -273,5 +307,18 @@ def _depth(name: str, number: int, null: bool) -> Depth:
     return Depth(name, DEPTH, net, Inputs(tuple(map(tuple, rows.tolist()))), made.begins)
 
 
-MAKERS: Mapping[str, Callable[[str, int, bool], Subject]] = {COURSE: _course, CHANGE: _change, DEPTH: _depth}
+def _sight(name: str, number: int, null: bool) -> Sight:
+    known = None if null else sighted(number)
+    module = blind(number) if known is None else known.module
+    images = ImageFormat((SIDE, SIDE))
+    net = network.open(module, name=name, example={"images": torch.zeros(2, 3, SIDE, SIDE)}, images=images)
+    find, held = (spots(SPOTS, 2 * number + half) for half in (0, 1))
+    if null:
+        find, held = scrambled(find, 1), scrambled(held, 2)
+    return Sight(name, SIGHT, net, find, held, known)
+
+
+MAKERS: Mapping[str, Callable[[str, int, bool], Subject]] = {
+    COURSE: _course, CHANGE: _change, DEPTH: _depth, SIGHT: _sight,
+}  # fmt: skip
 """Kind -> builds one: name, number, whether it is a null."""

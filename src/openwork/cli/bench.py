@@ -26,6 +26,7 @@ class BoardName(StrEnum):
 
     causal = "causal"
     reading = "reading"
+    seeing = "seeing"
     pando = "pando"
 
 
@@ -90,7 +91,7 @@ def _run(
     from openwork.reports.board import draw_board
 
     terms = Terms(seeds=tuple(range(common.seed, common.seed + seeds)), workers=workers)
-    chosen = models or (few() if subset == "quick" else networks(board, nulls))
+    chosen = models or (few(board) if subset == "quick" else networks(board, nulls))
     with Bar(f"bench {board}", common.quiet) as bar:
         found = compete(board, chosen, folder, terms, subset=subset, methods=methods, tick=bar.tick)
     remark(f"{folder / RECORD}, {draw_board(found, folder / PICTURE)}")

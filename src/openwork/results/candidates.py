@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Candidate:
         effects: of the intervention on each held-out example that it reaches, larger for more of what is claimed.
         controls: the mean effect of each matched control on the same examples.
         kind: what its controls are matched in, where that differs from those of other candidates.
+        rivals: effects of rival explanations on the same examples.
         also: the p-value of another test that the claim must pass as well.
     """
 
@@ -32,17 +33,25 @@ class Candidate:
     effects: Float[np.ndarray, " example"]
     controls: Float[np.ndarray, " control"]
     kind: str = ""
+    rivals: Mapping[str, Float[np.ndarray, " example"]] = field(default_factory=dict)
     also: float = 0.0
 
 
-def judged(claims: Claims, criteria: Criteria, candidates: Sequence[Candidate], control_kind: str) -> list[Finding]:
+def judged(
+    claims: Claims,
+    criteria: Criteria,
+    candidates: Sequence[Candidate],
+    control_kind: str = "",
+    intervened: bool = True,
+) -> list[Finding]:
     """Judge candidates together: p-values are adjusted for all of them.
 
     Args:
         claims: about which network and task.
         criteria: what each must meet.
         candidates: chosen on the find split, measured on the held-out one.
-        control_kind: what the controls are matched in.
+        control_kind: what the controls are matched in, where a candidate does not say.
+        intervened: whether the network was edited; what was only looked at is never supported.
 
     Returns:
         the finding of each, in their order.
@@ -56,20 +65,29 @@ def judged(claims: Claims, criteria: Criteria, candidates: Sequence[Candidate], 
     p = []
     for one, kind in zip(candidates, kinds, strict=True):
         found = judge(
-            one.effects, criteria, "held-out", one.controls, kind, resamples=RESAMPLES, seed=claims.seed
+            one.effects, criteria, "held-out", one.controls, kind, one.rivals, intervened, resamples=RESAMPLES,
+            seed=claims.seed,
         )  # fmt: skip
         p.append(max(found.measurement.joint_p, one.also))
     return [
-        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, kind, adjusted_p=float(q))
+        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, kind, c.rivals, float(q), intervened)
         for c, kind, q in zip(candidates, kinds, benjamini_hochberg(p), strict=True)
     ]
 
 
 def claimed(
-    claims: Claims, criteria: Criteria, candidates: Sequence[Candidate], control_kind: str
+    claims: Claims,
+    criteria: Criteria,
+    candidates: Sequence[Candidate],
+    control_kind: str = "",
+    intervened: bool = True,
 ) -> tuple[Finding, ...]:
     """The findings of `judged`, supported ones first and larger effects before smaller ones."""
-    findings = judged(claims, criteria, candidates, control_kind)
+    return ranked(judged(claims, criteria, candidates, control_kind, intervened))
+
+
+def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Supported findings first, and larger effects before smaller ones."""
     return tuple(sorted(findings, key=lambda f: (f.verdict != "supported", -f.estimate)))
 
 

@@ -25,11 +25,11 @@ from openwork.errors import BadInput, TaskFailed, UnknownName
 from openwork.network import measure
 from openwork.network.context import SourceRun
 from openwork.pictures import Masked
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Edge, Site
 from openwork.task import Batch, Metric, Tensors
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about
 from openwork.vision.halves import read, some
 from openwork.vision.passes import passes

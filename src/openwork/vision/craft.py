@@ -26,10 +26,10 @@ from openwork.errors import BadInput
 from openwork.finding import Criteria
 from openwork.network.measure import Tick, silent
 from openwork.pictures import Pictures
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about
 from openwork.vision.passes import maps
 from openwork.vision.rewriting import Change, Rewriting, predictions

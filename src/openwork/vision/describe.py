@@ -26,12 +26,12 @@ from openwork.errors import BadInput, UnknownName
 from openwork.finding import Criteria
 from openwork.network.measure import Tick, silent
 from openwork.pictures import Masked, Pictures, Rows
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
 from openwork.store.files import read_arrays, write_arrays
 from openwork.store.hashing import hash_json, hash_state
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about, columns_of, grid_of
 from openwork.vision.passes import maps, passes
 from openwork.vision.wordings import WAYS, scored

@@ -28,10 +28,10 @@ from openwork.errors import BadInput
 from openwork.finding import Criteria
 from openwork.network.measure import Tick, silent
 from openwork.pictures import Masked
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about, columns_of, grid_of
 from openwork.vision.dissected import assembled
 from openwork.vision.overlap import Concepts, Counts, Overlap, counts, enlarged, enlarging, influences, pairs

@@ -22,10 +22,10 @@ from torch import Tensor
 from openwork.edit import Set
 from openwork.errors import BadInput
 from openwork.pictures import Masked
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about
 from openwork.vision.dissect import Dissection, dissect
 from openwork.vision.halves import read, some

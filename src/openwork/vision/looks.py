@@ -24,9 +24,9 @@ from torch import Tensor
 from openwork.errors import BadInput
 from openwork.network.measure import Tick, silent
 from openwork.pictures import Masked
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about
 from openwork.vision.passes import passes
 

@@ -23,10 +23,10 @@ from torch import Tensor
 from openwork.errors import BadInput
 from openwork.finding import Finding
 from openwork.pictures import Pictures
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Site
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about
 from openwork.vision.halves import halves, read
 from openwork.vision.kernels import MAP, SLOPES, kernels

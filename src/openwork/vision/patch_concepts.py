@@ -27,10 +27,10 @@ from openwork.errors import BadInput
 from openwork.finding import Criteria
 from openwork.network.measure import Tick, silent
 from openwork.pictures import Pictures
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about, grid_of
 from openwork.vision.halves import read
 from openwork.vision.passes import maps

@@ -25,11 +25,11 @@ from openwork.edit import Edit, Patch
 from openwork.errors import BadInput
 from openwork.network import measure
 from openwork.network.measure import Tick, silent
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Site, Where
 from openwork.task import LOGIT_DIFFERENCE, Batch, Tensors, split_rows
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.halves import some
 from openwork.vision.pairs import Pairs
 from openwork.vision.passes import encoded

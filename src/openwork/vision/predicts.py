@@ -24,9 +24,9 @@ from openwork.errors import BadInput, UnknownName
 from openwork.evidence import wilson_interval
 from openwork.network.measure import Tick, silent
 from openwork.pictures import Pictures
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.exemplars import Exemplars, Reader
 from openwork.vision.likeness import LOW_LEVEL, Features, Yardstick, as_pixels, judge_of
 from openwork.vision.streams import Extremes, keys_of

@@ -26,11 +26,11 @@ from openwork.finding import Criteria
 from openwork.network import measure
 from openwork.network.measure import Tick, silent
 from openwork.pictures import Masked
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
 from openwork.task import Batch, Metric, Tensors
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import Split, claims_about
 from openwork.vision.halves import read
 

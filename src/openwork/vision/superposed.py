@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float
 from openwork.edit import Set
 from openwork.errors import BadInput
 from openwork.pictures import Masked
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import claims_about
 from openwork.vision.halves import halves, read
 from openwork.vision.kernels import SLOPES, kernels

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from openwork.finding import Finding
 from openwork.network.measure import Tick
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Claims
 from openwork.store.hashing import hash_state
 from openwork.vision.best import Crossed
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.making import Making, Picture
 from openwork.vision.objective import Objective
 from openwork.vision.parameterisation import picture_of, spectrum_of

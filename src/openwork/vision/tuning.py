@@ -23,9 +23,9 @@ from openwork.errors import BadInput
 from openwork.network.grid import Grid
 from openwork.network.image_format import needs_images
 from openwork.network.measure import Tick, silent
+from openwork.results.candidates import Candidate, judged, ranked
 from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.redrawn import redrawn
 from openwork.vision.selectivity import gains, intervals
 from openwork.vision.stimuli import Stimuli, draw, stimuli
@@ -146,15 +146,17 @@ def tune(
     settings = {**asdict(method), "stimuli": stimulus.to_json(), "units": [unit.name for unit in chosen],
                 "untrained": [one.name for one in nets] or "weights in random order"}  # fmt: skip
     kind = UNTRAINED if not nets else "channels of networks that have learned nothing"
-    order = np.argsort(-measured.find_gains, kind="stable")[: method.claims]
     candidates = [
-        Candidate(_text(chosen[i], stimulus, int(measured.find_at[i])), measured.gains[i], controls[i], kind)
-        for i in order
+        Candidate(_text(unit, stimulus, int(at)), gain, control, kind)
+        for unit, at, gain, control in zip(chosen, measured.find_at, measured.gains, controls, strict=True)
     ]
     claims = Claims(net, {"stimuli": stimulus.to_json(), "seed": method.seed}, settings, method.seed)
     table = _table(rig, chosen, stimulus, measured, controls, method)
     tick(1.0)
-    return Result(f"tuning to {stimulus.feature}", claimed(claims, criteria, candidates), table, settings)
+    # a unit that gains much on find trials does so on all: among equals the best is no news, so all of them are judged
+    findings = judged(claims, criteria, candidates)
+    best = np.argsort(-measured.find_gains, kind="stable")[: method.claims]
+    return Result(f"tuning to {stimulus.feature}", ranked(findings[i] for i in best), table, settings)
 
 
 @dataclass(frozen=True, eq=False)

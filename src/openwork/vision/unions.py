@@ -19,10 +19,10 @@ from openwork.edit import Ablate
 from openwork.errors import BadInput
 from openwork.evidence import benjamini_hochberg
 from openwork.pictures import Pictures
+from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
 from openwork.results.result import Result
 from openwork.site import Site
-from openwork.vision.claimed import Candidate, claimed
 from openwork.vision.corpora import claims_about
 from openwork.vision.halves import halves, read
 from openwork.vision.kernels import SLOPES, kernels
