@@ -14,6 +14,7 @@ from openwork.cli.command import Common, command, line_of
 from openwork.cli.inquiry import Call, carried_out, exit_code
 from openwork.cli.loading import open_network
 from openwork.cli.options import Alpha, Model, Out, RealText, TrustRemoteCode
+from openwork.cli.pictures import Corpus
 from openwork.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 Measure = Annotated[str, typer.Option(help="cka, svcca, pwcca or procrustes.")]
 Tick = Callable[[float], None]
 SITES, PARTS = "blocks.*.resid_post", "blocks.*.attn.z"
+Parts = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose heads or units are matched; blocks.*.attn.z, or the blocks' outputs where images are read."
+    ),
+]
 LENGTH = 240
 """Characters of each piece of real text."""
 
@@ -37,21 +44,37 @@ class Observing:
     ] = None
     n: Annotated[int, typer.Option(help="Texts that are read, half of them held out.")] = 48
     text: RealText = None
-    tokens: Annotated[int, typer.Option(help="Places of each text that are looked at.")] = 24
+    tokens: Annotated[int, typer.Option(help="Places of each text, or image, that are looked at.")] = 24
+    pictures: Annotated[
+        str | None,
+        typer.Option(help="For networks that see: a folder of images, or shapes, which is read unless given."),
+    ] = None
+    fit: Annotated[str | None, typer.Option(help="crop or pad: how photographs come to a model's size.")] = None
+    pooled: Annotated[bool, typer.Option("--pooled", help="Of images, compare means over all places.")] = False
     alpha: Alpha = 0.05
     out: Out = None
     trust_remote_code: TrustRemoteCode = False
 
-    def material(self, model: str, net: Network, seed: int) -> Material:
-        """The inputs for a network.
+    def material(self, model: str, nets: Sequence[Network], common: Common) -> Material:
+        """The inputs for some networks: what the first, which goes by this name, reads; images at the size of each.
 
         Raises:
-            BadInput: if there are too few, or both a task that writes its text and a text.
+            BadInput: if there are too few, both a task that writes its text and a text, or images for networks that
+                read none.
         """
         from openwork import tasks, zoo
         from openwork.cli.study import reads_text
+        from openwork.geometry.views import Views
+        from openwork.network.image_format import needs_images
         from openwork.zoo.opening import is_member
 
+        net, seed = nets[0], common.seed
+        if self.pictures is not None or (self.task is None and self.text is None and net.images is not None):
+            if self.task is not None or self.text is not None:
+                raise BadInput("expected --pictures or a text, not both; leave out --task and --text")
+            corpus = Corpus(self.pictures or "shapes", count=self.n, fit=self.fit or "crop")
+            read = {size: corpus.read(one, common) for one in nets for size in [needs_images(one).size]}
+            return Views(tuple(read[needs_images(one).size] for one in nets))
         if self.task is not None:
             source = self.text if self.text is not None or reads_text(self.task) else None
             return tasks.make(self.task, net, n=self.n, seed=seed, source=source).clean
@@ -64,7 +87,11 @@ class Observing:
         from openwork.geometry.samples import Sampling
         from openwork.results.claims import Standard
 
-        return {"sampling": Sampling(self.tokens, seed=seed), "standard": Standard(alpha=self.alpha), "seed": seed}
+        return {
+            "sampling": Sampling(self.tokens, seed=seed, pooled=self.pooled),
+            "standard": Standard(alpha=self.alpha),
+            "seed": seed,
+        }
 
     def call(self, name: str, models: Sequence[str], options: Mapping[str, Any], common: Common) -> Call:
         """The command that was called."""
@@ -120,7 +147,7 @@ def geometry(
 
     def run(tick: Tick) -> Result:
         net = open_network(model, common, observing.trust_remote_code)
-        material = observing.material(model, net, common.seed)
+        material = observing.material(model, [net], common)
         return panel(net, material, site, Panel(measure, stop, **observing.knobs(common.seed)), tick=tick)
 
     call = observing.call("geometry", [model], {"site": site, "measure": measure, "stop": stop}, common)
@@ -131,7 +158,9 @@ def compare(
     model: Model,
     other: Annotated[str, typer.Argument(help="The network to compare it with.")],
     site: Annotated[str, typer.Option(help="Whose representations are compared.")] = SITES,
-    parts: Annotated[str, typer.Option(help="Whose heads or units are matched.")] = PARTS,
+    parts: Parts = None,
+    other_site: Annotated[str | None, typer.Option(help="Of the other network, where it is named otherwise.")] = None,
+    other_parts: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     measure: Measure = "cka",
     observing: Observing = Observing(),
     *,
@@ -143,10 +172,13 @@ def compare(
 
     def run(tick: Tick) -> Result:
         net, twin = (open_network(name, common, observing.trust_remote_code) for name in (model, other))
-        material = observing.material(model, net, common.seed)
-        return compared(net, twin, material, site, parts, Panel(measure, **observing.knobs(common.seed)), tick=tick)
+        material = observing.material(model, [net, twin], common)
+        method = Panel(measure, **observing.knobs(common.seed))
+        matched = parts or (PARTS if net.images is None else SITES)
+        return compared(net, twin, material, site, matched, method, other_site, other_parts, tick=tick)
 
-    call = observing.call("compare", [model, other], {"site": site, "parts": parts, "measure": measure}, common)
+    own = {"site": site, "parts": parts, "other_site": other_site, "other_parts": other_parts, "measure": measure}
+    call = observing.call("compare", [model, other], own, common)
     return exit_code(carried_out(call, run), claims=True)
 
 
@@ -155,7 +187,7 @@ def drift(
         list[str], typer.Argument(help="A name with checkpoints, a folder of them, or several networks in order.")
     ],
     site: Annotated[str, typer.Option(help="Whose representations are followed.")] = SITES,
-    parts: Annotated[str, typer.Option(help="Whose heads or units are followed.")] = PARTS,
+    parts: Parts = None,
     observing: Observing = Observing(alpha=0.25),
     *,
     common: Common,
@@ -167,10 +199,13 @@ def drift(
     def run(tick: Tick) -> Result:
         names = expanded(checkpoints)
         nets = [open_network(name, common, observing.trust_remote_code) for name in names]
-        material = observing.material(names[0], nets[0], common.seed)
+        material = observing.material(names[0], nets, common)
+        followed_parts = parts or (PARTS if nets[0].images is None else SITES)
         knobs = observing.knobs(common.seed)
         method = Drifting(updates=knobs["standard"].criteria(1.0, "").controls_needed, **knobs)
-        return followed(nets, material, site, parts, method, names=[Path(name).name for name in names], tick=tick)
+        return followed(
+            nets, material, site, followed_parts, method, names=[Path(name).name for name in names], tick=tick
+        )
 
     call = observing.call("drift", checkpoints, {"site": site, "parts": parts}, common)
     return exit_code(carried_out(call, run), claims=False)
@@ -180,7 +215,10 @@ def picture(
     model: Model = "py-4l",
     site: Annotated[str | None, typer.Option(help="One site; the last block's output unless given.")] = None,
     how: Annotated[str, typer.Option(help="pca, or umap where umap-learn is installed.")] = "pca",
-    label: Annotated[str, typer.Option(help="What colours a place: kind (of token), token or position.")] = "kind",
+    label: Annotated[
+        str | None,
+        typer.Option(help="What colours a place: kind (of token), token or position; of images, class."),
+    ] = None,
     observing: Observing = Observing(),
     *,
     common: Common,
@@ -190,7 +228,7 @@ def picture(
 
     def run(tick: Tick) -> Result:
         net = open_network(model, common, observing.trust_remote_code)
-        material = observing.material(model, net, common.seed)
+        material = observing.material(model, [net], common)
         at = site or f"blocks.{net.n_blocks - 1}.resid_post"
         method = Projection(how, **observing.knobs(common.seed))
         return project(net, material, at, labelled(net, material, label), method)
@@ -223,20 +261,33 @@ def expanded(checkpoints: Sequence[str]) -> list[str]:
     return names
 
 
-def labelled(net: Network, material: Any, label: str) -> list[list[str]]:
-    """A label of every token of every text.
+def labelled(net: Network, material: Any, label: str | None) -> list[list[str]] | list[str]:
+    """A label of every token of every text, or of every image.
 
     Raises:
-        BadInput: an unknown label, or inputs that are no tokens.
+        BadInput: an unknown label, inputs that are no tokens, or images of which nothing is said.
     """
+    from openwork.geometry.views import Views
     from openwork.task import Inputs
 
+    if isinstance(material, Views):
+        return _classes(material.corpora[0], label)
+    label = label or "kind"
     if label not in LABELS:
         raise BadInput(f"expected a label of {tuple(LABELS)}; got {label!r}")
     rows = material.ids if isinstance(material, Inputs) else [net.encode(text) for text in material]
     if net.tokenizer is None and label == "kind":
         raise BadInput("this network has no tokenizer, so its tokens are of no kind; use --label token or position")
     return [LABELS[label](net, row) for row in rows]
+
+
+def _classes(corpus: Any, label: str | None) -> list[str]:
+    if label not in (None, "class"):
+        raise BadInput(f"expected the label class of images; got {label!r}")
+    names = getattr(corpus, "class_names", ())
+    if not names:
+        raise BadInput(f"{corpus.name} does not say what class an image is of: give --pictures shapes, or masks")
+    return [names[int(i)] for i in corpus.classes(range(len(corpus)))]
 
 
 def _kinds(net: Network, row: Sequence[int]) -> list[str]:

@@ -121,7 +121,7 @@ def drift(
         Raghu et al. 2017; Ding, Denain and Steinhardt 2021; Li et al. 2016.
     """
     named = _names(nets, names)
-    places = Places.of(nets, material, method.sampling)
+    places = Places.of(nets, material, method.sampling, [[sites, parts]] * len(nets))
     if places.by_word:
         raise BadInput("expected checkpoints that read the same tokens; theirs differ: compare two with match()")
     read = []

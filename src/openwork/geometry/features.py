@@ -85,7 +85,8 @@ def features(
         basis: take the same features as these, instead of choosing.
 
     Raises:
-        BadInput: an unknown kind, or sites whose parts are of different widths, such as heads and units together.
+        BadInput: an unknown kind, maps that were not read place by place, or sites whose parts are of different
+            widths, such as heads and units together.
     """
     if kind not in KINDS:
         raise BadInput(f"expected features as one of {KINDS}; got {kind!r}")
@@ -95,7 +96,7 @@ def features(
     by_site = max(1, most // len(samples.sites))
     for site in samples.sites:
         value = samples.values[site]
-        heads = "head" in net.sites[Site.parse(site).path].axes
+        heads = "head" in net.map.info(Site.parse(site).path).axes
         if kind == "directions":
             maps[site] = _principal(samples, site, by_site)[:, :, None]
             names += [f"{site}, direction {i}" for i in range(maps[site].shape[1])]
@@ -103,6 +104,11 @@ def features(
             count, width = value.shape[1:3]
             maps[site] = torch.eye(count * width, dtype=torch.float64).view(count * width, count, width)
             names += [str(Site(site, (i,))) for i in range(count)]
+        elif value.ndim > 2:
+            raise BadInput(
+                f"expected a site with one number for each unit at a place; {site} has {tuple(value.shape[1:])}: give "
+                "what a network of images reads as images, not as tensors"
+            )
         else:
             kept = _varying(samples, site, by_site)
             maps[site] = torch.eye(samples.matrix(site).shape[1], dtype=torch.float64)[:, kept][:, :, None]

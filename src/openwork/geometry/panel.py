@@ -56,7 +56,7 @@ def panel(
 
     Args:
         net: the network.
-        material: texts, rows of token ids, or tensors; half of them are held out.
+        material: texts, rows of token ids, tensors, or images; half of them are held out.
         sites: one site of each layer.
         method: how.
         tick: told the share that is done.
@@ -85,6 +85,8 @@ def compare(
     sites: str | Site = "blocks.*.resid_post",
     parts: str | Site = "blocks.*.attn.z",
     method: Panel = Panel(),
+    other_sites: str | Site | None = None,
+    other_parts: str | Site | None = None,
     *,
     tick: Tick = lambda share: None,
 ) -> Result:
@@ -93,10 +95,12 @@ def compare(
     Args:
         net: the network.
         other: another.
-        material: texts, rows of token ids, or tensors; half of them are held out.
+        material: texts, rows of token ids, tensors, or images; half of them are held out.
         sites: whose representations are compared.
         parts: whose heads or units are matched.
         method: how.
+        other_sites: representations of `other`; those of `sites` unless given.
+        other_parts: heads or units of `other`; those of `parts` unless given.
         tick: told the share that is done.
 
     Returns:
@@ -106,11 +110,11 @@ def compare(
         BadInput, UnknownName: as these.
     """
     alike = similarity(
-        net, material, sites, other, method=Likeness(method.measure, **method.shared),
+        net, material, sites, other, other_sites, Likeness(method.measure, **method.shared),
         tick=lambda share: tick(share / 2),
     )  # fmt: skip
     found = match(
-        net, other, material, parts, method=Matching(**method.shared),
+        net, other, material, parts, other_parts, Matching(**method.shared),
         tick=lambda share: tick(0.5 + share / 2),
     )  # fmt: skip
     return together("comparison", [found, alike])

@@ -84,7 +84,7 @@ def phases(net: Network, material: Material, sites: str | Site = SITES, method: 
 
     Args:
         net: the network.
-        material: texts, rows of token ids, or tensors; half of them are held out.
+        material: texts, rows of token ids, tensors, or images; half of them are held out.
         sites: one site of each layer, all of one width.
         method: how.
 
@@ -105,7 +105,7 @@ def phases(net: Network, material: Material, sites: str | Site = SITES, method: 
     Source:
         Jacobs et al. 2025, section 2; the stop by share of the weight and the random walks are ours.
     """
-    places = Places.of([net], material, method.sampling)
+    places = Places.of([net], material, method.sampling, [[sites]])
     samples = places.read(net, sites)
     by_text, texts = cosine_distances(samples)
     held = np.isin(texts, sorted(places.held))

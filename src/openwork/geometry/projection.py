@@ -91,7 +91,7 @@ def project(
     names = net.select(site)
     if len(names) != 1:
         raise BadInput(f"expected one site; {site} selects {len(names)}: draw one at a time")
-    places = Places.of([net], material, method.sampling)
+    places = Places.of([net], material, method.sampling, [names])
     samples = places.read(net, names[0])
     kinds = _labels(labels, places, samples)
     held = samples.held
@@ -166,7 +166,7 @@ def _labels(labels: Labels, places: Places, samples: Samples) -> np.ndarray:
                 raise BadInput(f"expected a label of every token of text {text}, which has {max(at) + 1} or more")
             found += [str(own[i]) for i in at]
     else:
-        raise BadInput("expected one label for each example, since tensors have no tokens")
+        raise BadInput("expected one label for each example, since tensors and images have no tokens")
     kinds = np.array(found)
     for name, part in (("find", ~samples.held), ("held-out", samples.held)):
         if len(np.unique(kinds[part])) < 2:

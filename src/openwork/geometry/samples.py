@@ -4,13 +4,14 @@
     mine, theirs = places.read(net, "blocks.*.resid_post"), places.read(other, "blocks.*.resid_post", 1)
 
 Two networks that cut texts into different tokens are compared at the last tokens of words: there both have read the
-same characters.
+same characters. Networks that see are compared at the same points of the same images, whatever the grids of their maps;
+what is said of a text is meant of an image then.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,20 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from openwork.errors import BadInput
+from openwork.geometry.views import Patterns, Points, Views, grids, laid_out, points, positions, views_of
 from openwork.metrics.checks import require_finite
+from openwork.network.image_format import needs_images
+from openwork.pictures import ImageFormat, Pictures
 from openwork.site import Site
 from openwork.store.hashing import hash_json, hash_state
 from openwork.task import Inputs, Split, Tensors
 
 if TYPE_CHECKING:
     from openwork.network import Network
+    from openwork.network.grid import Grid
 
-Material = Sequence[str] | Inputs | Tensors
-"""What networks read: texts, rows of token ids, or tensors."""
+Material = Sequence[str] | Inputs | Tensors | Pictures | Views
+"""What networks read: texts, rows of token ids, tensors, or images; `Views` where they read these at other sizes."""
 FEWEST = 4
 """Texts below this number cannot be split and resampled."""
 
@@ -39,12 +44,14 @@ class Sampling:
     """Which places of the texts are looked at.
 
     Args:
-        tokens: at most so many places of each text, chosen at random.
+        tokens: at most so many places of each text, chosen at random; of an image, as many as the coarsest map has.
         skip: tokens at the start of each text to leave out: the first often carries a state of its own, many times as
             large as all others, that would decide every similarity.
         longest: tokens of a text beyond this, or beyond what a network reads, are not read.
         batch: texts that run at once.
         seed: of the choice of places and of the split.
+        pooled: of images: compare the mean over all places of each image, and not places. So it is anyway where a site
+            that is compared has no places, such as the logits.
 
     Raises:
         BadInput: a knob outside its range.
@@ -55,6 +62,7 @@ class Sampling:
     longest: int = 128
     batch: int = 16
     seed: int = 0
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.batch, self.longest - self.skip) < 1 or self.skip < 0:
@@ -113,6 +121,8 @@ class Places:
         held: the texts that are held out.
         by_word: whether tokens differ, so that the places are ends of words.
         sampling: what chose them.
+        points: of images: the chosen points; None where each image is one place, or the material is something else.
+        formats: of images: what each network wants of them.
     """
 
     rows: tuple[tuple[tuple[int, ...], ...], ...] | None
@@ -121,24 +131,38 @@ class Places:
     held: frozenset[int]
     by_word: bool
     sampling: Sampling
+    points: Points | None = None
+    formats: tuple[ImageFormat, ...] = ()
 
     @classmethod
-    def of(cls, nets: Sequence[Network], material: Material, sampling: Sampling = Sampling()) -> Places:
+    def of(
+        cls, nets: Sequence[Network], material: Material, sampling: Sampling = Sampling(),
+        sites: Sequence[Patterns] = (),
+    ) -> Places:  # fmt: skip
         """Choose them.
 
         Args:
             nets: the networks that are to be compared.
             material: what they read.
             sampling: how to choose.
+            sites: of images: the sites or patterns that will be read in each network.
 
         Raises:
             BadInput: too few texts, none with a place to look at, token ids for networks of different vocabularies, or
-                different tokens without a tokenizer that tells which characters each stands for.
+                different tokens without a tokenizer that tells which characters each stands for; images for a network
+                that reads none, or of which it is not said which sites will be read.
+            UnknownName: of images, for a site that does not exist.
         """
         if isinstance(material, str) or len(material) < FEWEST:
             raise BadInput(f"expected at least {FEWEST} texts, half of them held out; got {_counted(material)}")
         order = np.random.default_rng((sampling.seed, 7)).permutation(len(material))
         held = frozenset(order[: len(material) // 2].tolist())
+        views = views_of(material, nets)
+        if views is not None:
+            chosen = _pointed(nets, views, sampling, sites)
+            return cls(None, (), views, held, False, sampling, chosen, tuple(needs_images(net) for net in nets))
+        if sampling.pooled:
+            raise BadInput("expected images to take the mean over all places of each; texts are compared by token")
         if isinstance(material, Tensors):
             return cls(None, (), material, held, False, sampling)
         by_word = False
@@ -160,16 +184,41 @@ class Places:
     @property
     def hash(self) -> str:
         """sha256 of what is read and where."""
+        if isinstance(self.material, Views):
+            at = None if self.points is None else self.points.tolist()
+            return hash_json([self.material.digests, at, sorted(self.held)])
         if isinstance(self.material, Tensors):
             return hash_json([hash_state(dict(self.material.values)), sorted(self.held), self.sampling.seed])
         return hash_json([self.rows, self.positions, sorted(self.held)])
+
+    @property
+    def kind(self) -> str:
+        """What a place is, in words."""
+        if self.formats:
+            return "images" if self.points is None else "points of images"
+        return "last tokens of words" if self.by_word else "tokens"
+
+    @property
+    def shifted(self) -> str:
+        """What a pairing that means nothing pairs, in words."""
+        if self.formats and self.points is None:
+            return "pairings of different images"
+        return f"pairings of places of different {'images' if self.formats else 'texts'}"
 
     def texts(self, split: Split) -> list[int]:
         """The numbers of the texts of one split."""
         return [i for i in range(len(self.material)) if (i in self.held) == (split == "held-out")]
 
-    def inputs(self, texts: Sequence[int], number: int = 0) -> Inputs | Tensors:
-        """Some texts as a network reads them."""
+    def lie(self, net: Network, sites: Patterns, number: int = 0) -> Mapping[str, Grid | None]:
+        """Of images: site -> its places in them, or None where it has none; of everything else nothing."""
+        return grids(net, sites, self.material.size(number)) if isinstance(self.material, Views) else {}
+
+    def inputs(
+        self, texts: Sequence[int], number: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Inputs | Tensors | Tensor:
+        """Some texts as a network reads them; images in this dtype."""
+        if isinstance(self.material, Views):
+            return self.material.encoded(self.formats[number], texts, number).to(dtype)
         if self.rows is None:
             assert isinstance(self.material, Tensors)
             return self.material.take(texts)
@@ -191,15 +240,18 @@ class Places:
         names = list(dict.fromkeys(name for pattern in patterns for name in net.select(pattern)))
         if not names:
             raise BadInput("expected at least one site")
-        last = max(names, key=net.map.order)
+        # which of a module's site and a certified one is computed last, their names do not say
+        last = max(names, key=net.map.order) if len({name in net.sites for name in names}) == 1 else None
+        lying = self.lie(net, names, number)
         kept: dict[str, list[Tensor]] = {name: [] for name in names}
         owner: dict[str, list[int]] = {name: [] for name in names}
         for start in range(0, len(self.material), self.sampling.batch):
             texts = range(start, min(start + self.sampling.batch, len(self.material)))
             with torch.no_grad():
-                run = net.run(self.inputs(list(texts), number), keep=names, until=last)
+                run = net.run(self.inputs(list(texts), number, net.dtype), keep=names, until=last)
             for name in names:
-                for text, value in zip(texts, self._at(run, name, texts, number), strict=True):
+                found = self._seen(run, name, texts, lying[name]) if lying else self._at(run, name, texts, number)
+                for text, value in zip(texts, found, strict=True):
                     kept[name].append(value)
                     owner[name] += [text] * len(value)
         first = names[0]
@@ -213,9 +265,7 @@ class Places:
 
     def _at(self, run: Any, name: str, texts: Sequence[int], number: int) -> list[Tensor]:
         """The values of one batch at the places of each text: (place, ...) each."""
-        axes = run.axes(name)
-        if axes[:1] != ("batch",) or {"query", "key"} & {*axes}:
-            raise BadInput(f"expected a site with values of each example, such as resid_post; {name} has axes {axes}")
+        axes = _axes(run, name)
         if axes[1:2] != ("position",):
             if self.rows is not None:
                 raise BadInput(f"expected a site with values at each position; {name} has axes {axes}")
@@ -230,6 +280,43 @@ class Places:
                 for rng, row in zip(draws, rows, strict=True)
             ]
         return [row[list(at)] for row, at in zip(rows, places, strict=True)]
+
+    def _seen(self, run: Any, name: str, images: Sequence[int], grid: Grid | None) -> list[Tensor]:
+        """The values of one batch at the points of each image, or their mean over all places: (place, ...) each."""
+        value = laid_out(run[name].detach(), _axes(run, name))
+        if self.points is None:
+            first = 0 if grid is None else grid.prefix
+            count = value.shape[1] if grid is None else len(grid)
+            return list(value[:, first : first + count].float().mean(1, keepdim=True).cpu())
+        if grid is None:
+            raise BadInput(
+                f"expected sites with places in the image, as these places were chosen for; {name} has none: compare "
+                "the mean over each image (pooled=True)"
+            )
+        at = torch.as_tensor(positions(grid, self.points[list(images)]), device=value.device)
+        return [row[own].float().cpu() for row, own in zip(value, at, strict=True)]
+
+
+def _axes(run: Any, name: str) -> tuple[str, ...]:
+    axes = run.axes(name)
+    if axes[:1] != ("batch",) or {"query", "key"} & {*axes}:
+        raise BadInput(f"expected a site with values of each example, such as resid_post; {name} has axes {axes}")
+    return axes
+
+
+def _pointed(nets: Sequence[Network], views: Views, sampling: Sampling, sites: Sequence[Patterns]) -> Points | None:
+    """Points of each image, or None where images are compared as a whole."""
+    if len(sites) != len(nets):
+        raise BadInput(f"expected the sites that will be read in each of {len(nets)} networks; got {len(sites)}")
+    lying = [
+        grid
+        for number, (net, patterns) in enumerate(zip(nets, sites, strict=True))
+        for grid in grids(net, patterns, views.size(number)).values()
+    ]
+    placed = [grid for grid in lying if grid is not None]
+    if sampling.pooled or len(placed) < len(lying):
+        return None
+    return points(placed, len(views), sampling.tokens, sampling.seed)
 
 
 def _counted(material: Any) -> str:

@@ -24,7 +24,9 @@ class Blank:
     def __init__(self, net: Network):
         module = copy.deepcopy(net.root)
         name = f"{net.name} with random weights"
-        self.net = network.open(module, name=name, tokenizer=net.tokenizer, example=dict(net.example))
+        self.net = network.open(
+            module, name=name, tokenizer=net.tokenizer, images=net.images, example=dict(net.example)
+        )
         self.original = [p.detach().clone() for p in module.parameters()]
 
     def shuffled(self, seed: int) -> Network:

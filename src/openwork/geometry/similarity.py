@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from openwork.network import Network
 
 SITES = "blocks.*.resid_post"
-SHIFTED = "pairings of places of different texts"
 Tick = Callable[[float], None]
 
 
@@ -94,7 +93,7 @@ def similarity(
 
     Args:
         net: the network.
-        material: texts, rows of token ids, or tensors; half of them are held out.
+        material: texts, rows of token ids, tensors, or images; half of them are held out.
         sites: a site or pattern.
         other: another network; the same unless given.
         other_sites: its sites; those of `sites` unless given.
@@ -118,7 +117,8 @@ def similarity(
         Kornblith et al. 2019, section 6; Nguyen, Raghu and Kornblith 2021, section 3.
     """
     nets = [net] if other is None else [net, other]
-    places = Places.of(nets, material, method.sampling)
+    read = [sites, other_sites or sites]
+    places = Places.of(nets, material, method.sampling, [read] if other is None else [[site] for site in read])
     mine = compact(places.read(net, sites))
     theirs = mine if other is None and other_sites is None else compact(
         places.read(other or net, other_sites or sites, len(nets) - 1)
@@ -127,7 +127,7 @@ def similarity(
     table = _table(mine, theirs, pairs, method, tick)
     table.attrs.update(
         network=net.name, other=(other or net).name, unit="similarity", measure=method.measure,
-        places="last tokens of words" if places.by_word else "tokens", n=len(mine),
+        places=places.kind, n=len(mine),
     )  # fmt: skip
     settings = {
         **asdict(method),
@@ -227,7 +227,7 @@ def _alike(places: Places, mine: Samples, theirs: Samples, net: Network, other: 
         unlearned = compact(drawn).split("held-out").values[b]
         rivals[f"shuffled weights {copy + 1}"] = pseudo_values(parts_of(x, unlearned, groups), method.of)[1]
     text = f"{a} of {net.name} and {b} of {other.name} are alike ({method.measure})"
-    return Seen(text, effects, np.array(controls), SHIFTED, rivals)
+    return Seen(text, effects, np.array(controls), places.shifted, rivals)
 
 
 def foreign(text: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -94,7 +94,7 @@ def spectra(
 
     Args:
         net: the network.
-        material: texts, rows of token ids, or tensors; half of them are held out.
+        material: texts, rows of token ids, tensors, or images; half of them are held out.
         sites: a site or pattern.
         method: how.
 
@@ -114,7 +114,7 @@ def spectra(
     Source:
         Roy and Vetterli 2007, definition 1.
     """
-    places = Places.of([net], material, method.sampling)
+    places = Places.of([net], material, method.sampling, [[sites]])
     samples = _centred(places.read(net, sites))
     blank = Blank(net)
     controls: dict[str, list[np.ndarray]] = {"find": [], "held-out": []}

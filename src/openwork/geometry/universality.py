@@ -3,6 +3,7 @@
     match(net, twin, texts, "blocks.*.attn.z")                              # heads
     match(net, twin, texts, "blocks.2.mlp.hidden")                          # units
     match(net, twin, texts, "blocks.2.resid_post", method=Matching("directions"))
+    match(cnn, vit, pictures, "blocks.*.resid_post", "blocks.*.mlp.hidden")   # channels at the same points of images
 
 Source: Li et al. 2016, Convergent learning (one-to-one matching by correlation); Gurnee et al. 2024, Universal neurons
 (against networks without structure); Bansal et al. 2021 (stitching).
@@ -24,7 +25,7 @@ from openwork.geometry.observed import Observations, Seen
 from openwork.geometry.resampling import ends, pseudo_values
 from openwork.geometry.samples import Material, Places, Sampling
 from openwork.geometry.shuffled import Blank
-from openwork.geometry.similarity import SHIFTED, foreign
+from openwork.geometry.similarity import foreign
 from openwork.geometry.transplant import Fits, Stage
 from openwork.results.claims import Standard
 from openwork.results.result import Result
@@ -119,7 +120,7 @@ def match(
     Args:
         net: the network.
         other: another: of another seed, another family, or a checkpoint.
-        material: texts, rows of token ids, or tensors; half of them are held out.
+        material: texts, rows of token ids, tensors, or images; half of them are held out.
         sites: where the features of `net` are read; those of several sites are matched together.
         other_sites: the same of `other`; those of `sites` unless given.
         method: how.
@@ -130,8 +131,9 @@ def match(
         ``control_likeness`` with the best copy, and ``universal``; and ``alike``, the likeness of all pairs on held-out
         texts, by ``feature`` and ``other_feature``. The first finding is about the mean likeness: its controls match on
         pairings of places of different texts, its rivals match with copies of `other` with shuffled weights. The
-        second is an intervention, where both read the same tokens: how much less of the predictions is lost when the
-        matched features carry what their counterparts tell instead of their mean; its controls are random matchings.
+        second is an intervention, where both read the same tokens or images: how much less of the predictions is lost
+        when the matched features carry what their counterparts tell instead of their mean; its controls are random
+        matchings.
 
     Raises:
         BadInput: too few texts, NaN, features that do not vary, or heads against units.
@@ -143,8 +145,8 @@ def match(
     Source:
         Li et al. 2016, section 3; matching by `scipy.optimize.linear_sum_assignment`.
     """
-    places = Places.of([net, other], material, method.sampling)
     there = str(other_sites or sites)
+    places = Places.of([net, other], material, method.sampling, [[sites], [there]])
     a = features(net, places.read(net, sites), method.kind, method.most)
     b = features(other, places.read(other, there, 1), method.kind, method.most)
     if len(a.samples) != len(b.samples):
@@ -161,7 +163,7 @@ def match(
     universal = int(table["universal"].sum())
     table.attrs.update(
         network=net.name, other=other.name, unit="likeness", threshold=threshold, universal=universal, n=len(a.samples),
-        places="last tokens of words" if places.by_word else "tokens",
+        places=places.kind,
     )  # fmt: skip
     settings = {**asdict(method), "sites": str(sites), "other_sites": there, "by_word": places.by_word}
     observations = Observations([net, other], places, settings, method.seed)
@@ -169,23 +171,21 @@ def match(
     criteria = Criteria(
         standard.min_share, "likeness", standard.alpha, min_examples=standard.min_examples, needs_rival=True
     )
-    findings = [observations.claim(_alike(a, b, found, copies, net, other, method, criteria), criteria)]
+    findings = [observations.claim(_alike(a, b, found, copies, places, net, other, method, criteria), criteria)]
     tick(0.6)
-    remarks = _remarks(a, b, universal, threshold, method)
-    if places.rows is None or places.by_word:
-        remarks += (
-            "the networks read other tokens, or tensors: features were compared, and not put in each other's place",
-        )
+    remarks = _remarks(a, b, table, method)
+    stage = Stage.of(net, other, places, Fits(a.split(False), b.split(False)))
+    if stage.obstacle is not None:
+        remarks += (f"{stage.obstacle}: features were compared, and not put in each other's place",)
     else:
-        stage = Stage.of(net, other, places, Fits(a.split(False), b.split(False)))
-        findings.append(_put_to_work(stage, found, observations, net, other, method))
+        findings.append(_put_to_work(stage, found, observations, method, lambda share: tick(0.6 + 0.4 * share)))
     tick(1.0)
     return Result("universality", tuple(findings), table, settings, remarks)
 
 
 def _alike(
-    a: Features, b: Features, found: Match, copies: list[Match], net: Network, other: Network, method: Matching,
-    criteria: Criteria,
+    a: Features, b: Features, found: Match, copies: list[Match], places: Places, net: Network, other: Network,
+    method: Matching, criteria: Criteria,
 ) -> Seen:  # fmt: skip
     rng = np.random.default_rng((method.seed, 4))
     first, second = (a.split(False), b.split(False)), (a.split(True), b.split(True))
@@ -195,27 +195,24 @@ def _alike(
         controls.append(float(likeness(*second, foreign(second[0].samples.text, rng))[i, j].mean()))
     rivals = {f"shuffled weights {n + 1}": copy.pseudo.mean(1) for n, copy in enumerate(copies)}
     text = f"the {len(found.rows)} features of {net.name} have counterparts in {other.name}"
-    return Seen(text, found.pseudo.mean(1), np.array(controls), f"matchings on {SHIFTED}", rivals)
+    return Seen(text, found.pseudo.mean(1), np.array(controls), f"matchings on {places.shifted}", rivals)
 
 
-def _put_to_work(
-    stage: Stage, found: Match, observations: Observations, net: Network, other: Network, method: Matching
-) -> Any:
+def _put_to_work(stage: Stage, found: Match, observations: Observations, method: Matching, tick: Tick) -> Any:
     pairs = list(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
-    silent = stage.divergence(pairs, silent=True)
-    effects = silent - stage.divergence(pairs)
     rng = np.random.default_rng((method.seed, 5))
-    criteria = method.standard.criteria(float(silent.mean()), "nats")
-    controls = []
-    for _ in range(criteria.controls_needed):
+    wrong = []
+    for _ in range(method.standard.criteria(1.0, "nats").controls_needed):
         columns = rng.permutation(len(stage.fits.of))
-        wrong = [(i, int(columns[k % len(columns)])) for k, (i, _) in enumerate(pairs)]
-        controls.append(float((silent - stage.divergence(wrong)).mean()))
+        wrong.append([(i, int(columns[k % len(columns)])) for k, (i, _) in enumerate(pairs)])
+    silent, right, *others = stage.divergences([(pairs, True), (pairs, False), *((w, False) for w in wrong)], tick)
+    criteria = method.standard.criteria(float(silent.mean()), "nats")
+    controls = np.array([float((silent - lost).mean()) for lost in others])
     text = (
-        f"features of {net.name} can be carried by their counterparts in {other.name}: of {silent.mean():.3g} nats "
-        "that are lost when they carry their mean, so much less is"
+        f"features of {stage.net.name} can be carried by their counterparts in {stage.other.name}: of "
+        f"{silent.mean():.3g} nats that are lost when they carry their mean, so much less is"
     )
-    return observations.claim(Seen(text, effects, np.array(controls), WRONG, intervened=True), criteria)
+    return observations.claim(Seen(text, silent - right, controls, WRONG, intervened=True), criteria)
 
 
 def _table(a: Features, b: Features, found: Match, copies: list[Match], threshold: float) -> Any:
@@ -243,11 +240,18 @@ def _table(a: Features, b: Features, found: Match, copies: list[Match], threshol
     return xarray.Dataset(variables, {"feature": list(a.names), "other_feature": list(b.names)})
 
 
-def _remarks(a: Features, b: Features, universal: int, threshold: float, method: Matching) -> tuple[str, ...]:
+def _remarks(a: Features, b: Features, table: Any, method: Matching) -> tuple[str, ...]:
     said = [
-        f"{universal} of {len(a)} features are universal: more alike than {method.quantile:.0%} of matches with copies "
-        f"whose weights are shuffled ({threshold:.2f})"
+        f"{table.attrs['universal']} of {len(a)} features are universal: more alike than {method.quantile:.0%} of "
+        f"matches with copies whose weights are shuffled ({table.attrs['threshold']:.2f})"
     ]
+    if len(a.maps) > 1:
+        found = table["universal"].values
+        own = np.array(a.sites)
+        said.append(
+            "universal by site: "
+            + ", ".join(f"{site} {found[own == site].sum()} of {(own == site).sum()}" for site in a.maps)
+        )
     dead = int((~a.alive).sum()), int((~b.alive).sum())
     if any(dead):
         said.append(f"{dead[0]} and {dead[1]} features of the two networks do not vary, and have no counterparts")
