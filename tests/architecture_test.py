@@ -25,7 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("probes", "geometry", "vision", "multimodal", "control"),
     ),
     ("faithfulness",),
-    ("boards", "learning"),
+    ("learning",),
+    ("boards",),
     ("recipes", "studies", "reports"),
     ("web", "cli"),
 )

@@ -51,7 +51,7 @@ def network() -> Network:
         intermediate_size=48,
         image_size=SIZE,
         patch_size=PATCH,
-        num_labels=3,
+        **{"num_labels": 3},
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

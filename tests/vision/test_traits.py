@@ -98,9 +98,7 @@ def test_blurring_is_equal_attention_of_the_prompt(net, prompts):
     corpus = planted.pictures(6, 4)[0]
     where = ow.Where((prompts.position(1),), rows=(2,))
     edits = [*prompts.edits(), ow.Set("blocks.1.attn.scores[0]", where, value=0.0)]
-    pattern = net.run(encoded(net, corpus.values), keep="blocks.1.attn.pattern", edits=edits)[
-        "blocks.1.attn.pattern"
-    ]
+    pattern = net.run(encoded(net, corpus.values), keep="blocks.1.attn.pattern", edits=edits)["blocks.1.attn.pattern"]
     width = prompts.patches + prompts.classes
     assert torch.allclose(pattern[2, 0, prompts.position(1)], torch.full((width,), 1 / width))
     assert not torch.allclose(pattern[2, 0, prompts.position(0)], torch.full((width,), 1 / width))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -127,7 +127,7 @@ class Corpus:
         from openwork.worlds.photographs import Photographs
 
         found = Photographs(self.pictures, size, "pad" if self.fit == "pad" else "crop", self.masks)
-        return found if self.count is None or self.count >= len(found) else First(found, self.count)
+        return found if self.count is None or self.count >= len(found) else cast("Pictures", First(found, self.count))
 
 
 class First:

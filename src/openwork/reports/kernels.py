@@ -36,12 +36,12 @@ def weight_tiles(table: xarray.Dataset) -> Drawn:
     """For each of the strongest out units, the in units that it reads most."""
     kernel, strength = table["kernel"].to_numpy(), table["strength"].to_numpy()
     outs, ins = (table[axis].to_numpy().tolist() for axis in ("out_unit", "in_unit"))
-    plus, minus = table["excitation"].to_numpy(), table["inhibition"].to_numpy()
+    plus, minus = (table[name].to_numpy().tolist() for name in ("excitation", "inhibition"))
     rows = np.argsort(-strength.max(1), kind="stable")[: _rows(kernel)]
     tiles = []
     for o in rows.tolist():
         order = np.argsort(-strength[o], kind="stable")[:MOST_TILES]
-        tiles.append([(kernel[o, i], f"{ins[i]}", _hint(outs[o], ins[i], plus[o, i], minus[o, i])) for i in order])
+        tiles.append([(kernel[o, i], f"{ins[i]}", _hint(outs[o], ins[i], plus[o][i], minus[o][i])) for i in order])
     sender, receiver = (short(str(table.attrs[key])) for key in ("sender", "receiver"))
     title = f"Kernels from {sender} to {receiver}"
     text = "; ".join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -218,7 +218,7 @@ def _map(values: np.ndarray, unit: str, title: str) -> Picture:
     canvas = Canvas(max(side * width + 4, 420), side * height + 40, title, text)
     for i in range(height):
         for j in range(width):
-            place = {"x": 2 + side * j, "y": 2 + side * i, "width": side - 0.5, "height": side - 0.5}
+            place: dict[str, Any] = {"x": 2 + side * j, "y": 2 + side * i, "width": side - 0.5, "height": side - 0.5}
             value = float(values[i, j])
             canvas.add("rect", **place, class_="cell")
             hint = f"row {i}, column {j}: {number(value)} {unit}"

@@ -43,8 +43,9 @@ class Split:
         Raises:
             BadInput: if one has no image, or the only one has fewer than two.
         """
-        if not len(pictures) or (held_out is not None and not len(held_out)):
-            raise BadInput(f"expected images; {(pictures if not len(pictures) else held_out).name} holds none")
+        for corpus in (pictures, held_out):
+            if corpus is not None and not len(corpus):
+                raise BadInput(f"expected images; {corpus.name} holds none")
         if held_out is not None:
             return cls(pictures, list(range(len(pictures))), held_out, list(range(len(held_out))))
         if len(pictures) < 2:

@@ -198,7 +198,10 @@ class _Factors:
             raise BadInput(
                 f"expected no more concepts than crops and channels; got {method.concepts} of {values.shape}"
             )
-        model = NMF(method.concepts, init="nndsvda", max_iter=1000, tol=1e-4, random_state=method.seed)
+        model = NMF(
+            method.concepts,  # pyright: ignore[reportArgumentType]
+            init="nndsvda", max_iter=1000, tol=1e-4, random_state=method.seed,
+        )  # fmt: skip
         coefficients = model.fit_transform(values)
         rest = ((values - coefficients @ model.components_) ** 2).sum()
         return cls(model, model.components_, coefficients, 1 - float(rest / max((values**2).sum(), 1e-30)))

@@ -60,7 +60,7 @@ class Score:
 
     def __post_init__(self) -> None:
         rising = list(self.drops) == sorted(set(self.drops)) and len(self.drops) > 1
-        if self.concepts < 2 or not rising or not 0 <= self.drops[0] < self.drops[-1] < 1 or self.ridge <= 0:
+        if self.concepts < 2 or not rising or not 0 <= min(self.drops) < max(self.drops) < 1 or self.ridge <= 0:
             raise BadInput(f"expected two concepts or more, rising drops from 0 to below 1, and ridge > 0; got {self}")
 
 
@@ -163,7 +163,8 @@ def prototypes(
     alive = places[length[:, 0] > 1e-12] / length[length[:, 0] > 1e-12]
     if len(alive) < count:
         raise BadInput(f"expected {count} places that are not zero, to make prototypes of; there are {len(alive)}")
-    return KMeans(count, n_init=1, random_state=seed).fit(alive).cluster_centers_
+    model = KMeans(count, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
+    return model.fit(alive).cluster_centers_
 
 
 def projected(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -250,7 +250,7 @@ def _table(net: Network, held: _Looks, concepts: Sequence[str], method: Looking)
     import xarray
 
     dims = ("block", "head")
-    variables = {name: (dims, values.mean(0)) for name, values in held.scalars.items()}
+    variables: dict[str, Any] = {name: (dims, values.mean(0)) for name, values in held.scalars.items()}
     variables["lift"] = ((*dims, "from", "concept"), _mean(held.lift))
     variables["foreign_lift"] = ((*dims, "from", "concept"), _mean(held.foreign, (0, 3)))
     variables["images"] = ("concept", (~np.isnan(held.lift[:, 0, 0, 1])).sum(0))

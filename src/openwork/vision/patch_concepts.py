@@ -222,10 +222,12 @@ def fit(
     pca = PCA(dims, random_state=method.seed).fit(flat)
     spread = np.maximum(np.sqrt(pca.explained_variance_), 1e-9)
     x = pca.transform(flat) / spread
-    start = KMeans(method.concepts, n_init=1, random_state=method.seed).fit(x).cluster_centers_
+    model = KMeans(method.concepts, n_init=1, random_state=method.seed)  # pyright: ignore[reportArgumentType]
+    start = model.fit(x).cluster_centers_
     eye = np.tile(np.eye(dims), (method.concepts, 1, 1))
     classes = output.shape[1]
-    explainer = Explainer(pca.mean_, pca.components_, spread, start, eye, np.zeros((classes, method.concepts)),
+    middle, axes = np.asarray(pca.mean_), np.asarray(pca.components_)
+    explainer = Explainer(middle, axes, spread, start, eye, np.zeros((classes, method.concepts)),
                           np.zeros(classes), method)  # fmt: skip
     sums = _Sums(start, dims)
     for epoch in range(method.epochs):

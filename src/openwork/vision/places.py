@@ -150,10 +150,10 @@ def _side(net: Network, pairs: Pairs, grid: Grid, rows: Sequence[int], method: P
     for number in range(controls):
         moved = [elsewhere(grid, part, random) for part in parts]
         regions[f"elsewhere {number}"] = torch.stack([_cells(grid, part) for part in moved])
-    both = [Tensors({main: x}, regions) for x in (clean, corrupted)]
+    before, after = (Tensors({main: x}, regions) for x in (clean, corrupted))
     n = len(rows)
     wrong = rest.argmax(-1)
-    batch = Batch(*both, tuple(answer.tolist()), tuple(wrong.tolist()), (0,) * n)
+    batch = Batch(before, after, tuple(answer.tolist()), tuple(wrong.tolist()), (0,) * n)
     return _Side(batch, parts, controls)
 
 
@@ -214,7 +214,7 @@ def _maps(net: Network, side: _Side, path: str, grid: Grid, method: Placing, tic
     """What comes back by place, by channel, and by both."""
     places = range(grid.prefix, grid.prefix + len(grid))
     channels = net.parts(path)
-    cells: list[list[Edit]] = [[Patch(path, Where(positions=p))] for p in places]
+    cells: list[Sequence[Edit]] = [[Patch(path, Where(positions=p))] for p in places]
     cells += [[Patch(Site(path, (c,)))] for c in range(channels)]
     first = _restored(net, side, cells, method, lambda s: tick(0.5 * s))
     by_place, by_channel = first[: len(grid)], first[len(grid) :]
@@ -238,7 +238,7 @@ def _candidates(
     random = np.random.default_rng(method.seed)
     others = [c for c in range(net.parts(path)) if c != best]
     drawn = [int(c) for c in random.choice(others, count)] if others else []
-    cells: list[list[Edit]] = [[Patch(path, Where(group=PART))], [Patch(Site(path, (best,)), Where(group=PART))]]
+    cells: list[Sequence[Edit]] = [[Patch(path, Where(group=PART))], [Patch(Site(path, (best,)), Where(group=PART))]]
     cells += [[Patch(path, Where(group=f"elsewhere {i}"))] for i in range(side.controls)]
     kinds = sorted({*drawn})
     cells += [[Patch(Site(path, (c,)), Where(group=PART))] for c in kinds]

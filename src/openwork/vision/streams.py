@@ -40,7 +40,8 @@ class Extremes:
             all_values = np.concatenate([kept, values.T], 1)
             all_rows = np.concatenate([where, np.broadcast_to(rows, (len(kept), len(rows)))], 1)
             order = np.lexsort((all_rows, -sign * all_values), axis=-1)[:, :count]
-            self._sides[sign] = (count, *(np.take_along_axis(x, order, 1) for x in (all_values, all_rows)))
+            some = np.take_along_axis(all_values, order, 1), np.take_along_axis(all_rows, order, 1)
+            self._sides[sign] = (count, *some)
 
     @property
     def mean(self) -> Float[np.ndarray, " unit"]:

@@ -315,7 +315,7 @@ def _lift(
 ) -> Float[np.ndarray, "class part"]:
     """Attention of the trait heads within each part over that of equal attention to every patch."""
     inside, area = np.zeros((2, len(best), parts))
-    for i in np.flatnonzero(held):
+    for i in np.flatnonzero(held).tolist():
         label = int(stage.labels[i])
         mask: Tensor = pictures.masks([stage.rows[i]])["part"][0]
         look = maps[i, best[label]] / maps[i, best[label]].sum()

@@ -262,10 +262,10 @@ class _Rig:
 
 def image_size(net: Network) -> tuple[int, int]:
     """The size of the image that a network was opened with."""
-    value = net.example[net.preparer.main]
+    value, axes = net.example[net.preparer.main], net.preparer.axes
     assert isinstance(value, torch.Tensor)
-    height, width = value.shape[1:3] if net.preparer.channels_last else value.shape[-2:]
-    return int(height), int(width)
+    assert axes is not None  # units are of networks that read images
+    return int(value.shape[axes.index("y")]), int(value.shape[axes.index("x")])
 
 
 def _measure(rig: _Rig, units: Sequence[Unit], stimulus: Stimuli, method: Tuning, tick: Tick) -> _Measured:

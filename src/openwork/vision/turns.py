@@ -129,10 +129,11 @@ def agreement(
         radius: places farther from the middle are left out.
     """
     held = disc(*before.shape[-2:], radius)
-    sides = []
-    for maps in (before, after):
+
+    def scaled(maps: Tensor) -> Tensor:
         flat = maps[:, :, held].double()
         flat = flat - flat.mean(-1, keepdim=True)
         size = flat.norm(dim=-1, keepdim=True)
-        sides.append(torch.where(size > 1e-9, flat / size.clamp_min(1e-9), torch.zeros_like(flat)))
-    return torch.einsum("iap,ibp->iab", *sides).numpy()
+        return torch.where(size > 1e-9, flat / size.clamp_min(1e-9), torch.zeros_like(flat))
+
+    return torch.einsum("iap,ibp->iab", scaled(before), scaled(after)).numpy()

@@ -56,9 +56,13 @@ class PictureArray:
     def __len__(self) -> int:
         return len(self.values)
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """sha256 of all that it holds."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         held = {"values": self.values, **{f"mask {name}": mask for name, mask in self.regions.items()}}
         if self.labels is not None:
             held["labels"] = self.labels
