@@ -126,7 +126,7 @@ class Corpus:
             return Shapes(common.seed, size[0], split, 600 if self.count is None else self.count)
         from openwork.worlds.photographs import Photographs
 
-        found = Photographs(self.pictures, size, "pad" if self.fit == "pad" else "crop", self.masks)
+        found: Any = Photographs(self.pictures, size, "pad" if self.fit == "pad" else "crop", self.masks)
         return found if self.count is None or self.count >= len(found) else cast("Pictures", First(found, self.count))
 
 
