@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,7 +25,7 @@ class Bar:
         self._patience, self._afterwards, self._start = patience, afterwards, time.monotonic()
         self._bar = None if quiet or not sys.stderr.isatty() else _drawn(name)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Bar:
         if self._bar is not None and not self._patience:
             self._bar.start()
         return self

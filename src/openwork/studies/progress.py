@@ -28,6 +28,10 @@ class Reporter(Bar):
         super().__init__("opening", quiet)
         self._step, self._before = "", 0.0
 
+    def __enter__(self) -> Reporter:
+        super().__enter__()
+        return self
+
     def begin(self, step: str) -> None:
         """A step begins (or was already there): those before it are done."""
         steps = list(SHARES)
