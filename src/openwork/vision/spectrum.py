@@ -82,6 +82,8 @@ def _resized(spectrum: Spectrum, height: int, width: int) -> Float[Tensor, "chan
     rows = np.fft.fftshift(np.fft.fftfreq(given.shape[1]))
     columns = np.fft.rfftfreq(spectrum.width)
     logs = np.log(np.fft.fftshift(given, axes=1) + 1e-12)
+    if given.shape[1] % 2 == 0:  # half a cycle upwards is half a cycle downwards
+        rows, logs = np.append(rows, 0.5), np.concatenate((logs, logs[:, :1]), 1)
     wanted = np.stack(np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij"), -1)
     wanted[..., 0] = wanted[..., 0].clip(rows[0], rows[-1])
     wanted[..., 1] = wanted[..., 1].clip(columns[0], columns[-1])
