@@ -10,7 +10,7 @@ from jaxtyping import Float
 from openwork.reports.curves import Curve, curves
 from openwork.reports.dissection import png
 from openwork.reports.labelled import Drawn
-from openwork.reports.svg import Canvas
+from openwork.reports.svg import Canvas, Number
 from openwork.reports.words import number
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def course(table: xarray.Dataset) -> Drawn:
     return Drawn(curves(lines, "step", "share of the range", "The course of the optimisation"), note)
 
 
-def _image(canvas: Canvas, image: np.ndarray, x: float, y: float, side: int, hint: str) -> None:
+def _image(canvas: Canvas, image: np.ndarray, x: Number, y: Number, side: Number, hint: str) -> None:
     canvas.add(
         "image", hint=hint, href=png(image), x=x, y=y, width=side, height=side, preserveAspectRatio="xMidYMid",
         image_rendering="pixelated" if image.shape[0] < side else "auto",
