@@ -53,4 +53,4 @@ def test_fixed_scores_ask_no_weights_and_erratic_ones_jump_with_them() -> None:
 
 
 def test_a_network_of_which_it_is_not_known_what_it_reads_is_barred() -> None:
-    assert "not known" in LINES["judge, removal"].barred(problem("planted/fact"))
+    assert "not known" in LINES["judge, removal"].barred(problem("null/untrained/0"))

@@ -52,6 +52,13 @@ def test_scores_are_norms_of_products_of_whole_matrices() -> None:
     assert np.isnan(scores.score[:, 0, 1]).all()
 
 
+def test_a_rotated_stream_has_the_same_scores() -> None:
+    names = ("compiled/induction", "compiled/induction+rotated")
+    plain, rotated = (composition_scores(Heads.of(zoo.open(name).net), draws=2).score for name in names)
+    np.testing.assert_array_equal(np.isnan(plain), np.isnan(rotated))
+    np.testing.assert_allclose(plain, rotated, atol=1e-4)
+
+
 def test_the_baseline_is_that_of_whole_random_matrices_of_the_same_spectrum() -> None:
     heads = gpt2()[1]
     scores = composition_scores(heads, draws=400)

@@ -33,6 +33,8 @@ from openwork.weights.factored import Factored
 if TYPE_CHECKING:
     from openwork.network import Network
 
+LENGTHS = (3, 8, 24)
+"""Tokens of the rows that scores are compared with products on: more where few tell nothing."""
 ROWS = 64
 """Random inputs by which turns are found, for each channel of a head at least two."""
 
@@ -233,19 +235,40 @@ def _scalings(net: Network, blocks: list[int]) -> dict[int, float]:
 
     Differences over keys, less their mean over rows, are free of sinks, of shifts and of biases of distance.
     """
+    out: dict[int, float] = {}
+    longest = net.preparer.longest or LENGTHS[-1]
+    for length in LENGTHS:
+        left = [i for i in blocks if i not in out]
+        # where keys of few tokens are all alike to every query, as in networks made by hand, more of them may not be
+        if left and length <= max(longest, LENGTHS[0]):
+            out |= _measured(net, left, length)
+    # what no products differ in, no scores can tell the scale of: nothing is read there
+    return {i: out.get(i, 0.0) for i in blocks}
+
+
+def _measured(net: Network, blocks: list[int], length: int) -> dict[int, float]:
+    """Scalings of the blocks in which keys of rows of so many tokens differ, by the last query of each row."""
     assert net.vocabulary is not None
-    ids = torch.randint(net.vocabulary, (ROWS, 3), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(net.vocabulary, (ROWS, length), generator=torch.Generator().manual_seed(0))
     keep = [f"blocks.{i}.attn.{part}" for i in blocks for part in ("q", "k", "scores")]
     run = net.run(ids, keep=keep, until=max(keep, key=net.map.order))
     out = {}
     for i in blocks:
         q, k, scores = (run[f"blocks.{i}.attn.{part}"].detach().double().cpu() for part in ("q", "k", "scores"))
-        products = torch.einsum("rhc,rkhc->rhk", q[:, 2], k.repeat_interleave(q.shape[2] // k.shape[2], 2))
-        seen = scores[:, :, 2]
-        x, y = ((v[..., 1] - v[..., 0]) - (v[..., 1] - v[..., 0]).mean(0) for v in (products, seen))
+        products = torch.einsum("rhc,rkhc->rhk", q[:, -1], k.repeat_interleave(q.shape[2] // k.shape[2], 2))
+        seen = scores[:, :, -1]
+        x, y = (_differences(v) for v in (products, seen))
+        if not x.any():
+            continue
         slope = float((x * y).sum() / x.pow(2).sum().clamp_min(1e-300))
         out[i] = slope if deviation(x * slope, y) <= 10 * tolerance(net.dtype) else _behind_cap(products, seen, slope)
     return out
+
+
+def _differences(values: Float[Tensor, "row head key"]) -> Float[Tensor, "row head other"]:
+    """From the first key to every other one but the query's own, less their mean over rows."""
+    found = values[..., 1:-1] - values[..., :1]
+    return found - found.mean(0)
 
 
 def _behind_cap(products: Tensor, scores: Tensor, slope: float) -> float:
