@@ -34,8 +34,8 @@ def folder(tmp_path_factory):
         ("heads", ("--claims", "1"), "concept"),
         ("registers", (), "block"),
         ("class-token", (), "block"),
-        ("traits", ("--steps", "3"), "part"),
-        ("drop-patches", ("--steps", "2", "--groups", "2"), "share"),
+        pytest.param("traits", ("--steps", "3"), "part", marks=pytest.mark.extended),
+        pytest.param("drop-patches", ("--steps", "2", "--groups", "2"), "share", marks=pytest.mark.extended),
     ],
 )
 def test_each_command_writes_what_it_found(call, folder, tmp_path, name, words, axis):
