@@ -53,7 +53,8 @@ class Views:
 
     def size(self, number: int) -> tuple[int, int]:
         """(height, width) in pixels of what a network reads."""
-        return tuple(self.corpora[number].pixels([0]).shape[-2:])
+        height, width = self.corpora[number].pixels([0]).shape[-2:]
+        return height, width
 
     def encoded(self, form: ImageFormat, rows: Sequence[int], number: int) -> Float[Tensor, "image channel y x"]:
         """Some images as a network reads them."""
