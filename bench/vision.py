@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 """What seeing costs: `python bench/vision.py visualise` against torch-lucent, at equal steps and objective.
 
 Both tools optimise the same channels of the same plain module with the same weights, with Lucid's parameterisation,

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Dissection: images per second beside a plain two-pass implementation on stored activations, with the same numbers.
 
     python bench/vision_dissection.py --images 200

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportCallIssue=false
 """The commands about vision transformers, on a small one in a folder of its own."""
 
 import json
@@ -19,7 +20,7 @@ def folder(tmp_path_factory):
         intermediate_size=16,
         image_size=48,
         patch_size=16,
-        **{"num_labels": 16},
+        num_labels=16,
     )
     path = tmp_path_factory.mktemp("models") / "vit"
     ViTForImageClassification(config).save_pretrained(path)

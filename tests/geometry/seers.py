@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportOptionalMemberAccess=false
 """Networks that see whose channels are known because they were made so, and images for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """Matched features: a permuted copy is found unit by unit, unrelated networks stay at their controls."""
 
 from __future__ import annotations

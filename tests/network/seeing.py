@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Small networks that read images, each with some way of its own to hold their axes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportOptionalMemberAccess=false
 """What a network wants of an image: given, read from files, and what is refused at its door."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false
 """Patch tokens that come and go: what `Insert` and `Drop` do to a vision transformer, against its own blocks."""
 
 import pytest

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """A trained network and photographs that others made: three labelled scenes run, and are said to be three."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
 """A network made by hand in which one class is decided by one channel of each layer, and images for it."""
 
 from __future__ import annotations

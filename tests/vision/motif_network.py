@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
 """A network made by hand with one motif of each kind, and images for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 """A tiny vision transformer that tells images by their one bright patch among pale ones; where that lies is known."""
 
 from functools import cache
@@ -51,7 +52,7 @@ def network() -> Network:
         intermediate_size=48,
         image_size=SIZE,
         patch_size=PATCH,
-        **{"num_labels": 3},
+        num_labels=3,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

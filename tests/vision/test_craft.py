@@ -1,3 +1,4 @@
+# pyright: reportIndexIssue=false
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,4 @@
+# pyright: reportIndexIssue=false, reportOptionalMemberAccess=false
 from __future__ import annotations
 
 from pathlib import Path

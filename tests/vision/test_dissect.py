@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false
 from __future__ import annotations
 
 import math

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 """A hierarchy that was put in by hand is measured: what contains a part loses by it, what does not keeps its answer."""
 
 from __future__ import annotations

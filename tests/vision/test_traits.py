@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalSubscript=false
 """Class prompts, and the heads and patches that they show, where both are known."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportOptionalMemberAccess=false
 """Feature visualisation: a plain loop makes the same picture, planted preferences show, nothing is left behind."""
 
 from __future__ import annotations

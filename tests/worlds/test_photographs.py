@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """A folder of photographs: what is read, how, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: reportOperatorIssue=false
 """Scenes of shapes: the same for ever, in one split alone, class independent of everything but shape."""
 
 from __future__ import annotations

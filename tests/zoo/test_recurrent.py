@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Networks of repeated blocks: one block a phase, and none that repeats in a drift."""
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -172,11 +172,12 @@ class Places:
             rows = tuple(tuple(row[:longest] for row in material.ids) for _ in nets)
             free = [[tuple(range(len(row))) for row in own] for own in rows]
         else:
-            ids = [[tuple(net.encode(text)) for text in material] for net in nets]
+            texts = cast("Sequence[str]", material)
+            ids = [[tuple(net.encode(text)) for text in texts] for net in nets]
             by_word = any(own != ids[0] for own in ids)
             rows = tuple(tuple(row[:longest] for row in own) for own in ids)
             if by_word:
-                free = _words(nets, material, rows)
+                free = _words(nets, texts, rows)
             else:
                 free = [[tuple(range(len(row))) for row in own] for own in rows]
         return cls(rows, _chosen(free, sampling), material, held, by_word, sampling)

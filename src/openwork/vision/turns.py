@@ -128,7 +128,8 @@ def agreement(
         after: maps of the turned images.
         radius: places farther from the middle are left out.
     """
-    held = disc(*before.shape[-2:], radius)
+    height, width = before.shape[-2:]
+    held = disc(height, width, radius)
 
     def scaled(maps: Tensor) -> Tensor:
         flat = maps[:, :, held].double()
