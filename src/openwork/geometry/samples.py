@@ -176,10 +176,8 @@ class Places:
             ids = [[tuple(net.encode(text)) for text in texts] for net in nets]
             by_word = any(own != ids[0] for own in ids)
             rows = tuple(tuple(row[:longest] for row in own) for own in ids)
-            if by_word:
-                free = _words(nets, texts, rows)
-            else:
-                free = [[tuple(range(len(row))) for row in own] for own in rows]
+            everywhere = [[tuple(range(len(row))) for row in own] for own in rows]
+            free = _words(nets, texts, rows) if by_word else everywhere
         return cls(rows, _chosen(free, sampling), material, held, by_word, sampling)
 
     @property
