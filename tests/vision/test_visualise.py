@@ -320,10 +320,11 @@ def noise(size=24, count=12):
 
 
 def test_maco_raises_the_unit_and_keeps_its_size(net):
-    method = Maco(Spectrum.of(noise()), Crops(count=2), steps=30, tests=0)
+    method = Maco(Spectrum.of(noise()), Crops(count=2), steps=60, tests=0)
     table = visualise(net, "module:conv.out[0]", method).table
     assert table.pixels.shape == (1, 3, 48, 48)
-    assert table.course.values[0, -1] > table.course.values[0, 0]
+    course = table.course.values[0]  # of random crops, so that single steps say little
+    assert course[-10:].mean() > course[:10].mean()
     assert 0 <= table.gradient.values.min() <= table.gradient.values.max() == 1
 
 
