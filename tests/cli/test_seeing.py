@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from openwork.cli.seeing import changed
-
 FEW = ("--count", "24", "--alpha", "0.2", "-q")
 
 
@@ -67,5 +65,10 @@ def test_what_does_not_fit_is_said(call: Callable[..., Any], words: tuple[str, .
     assert said in done.stderr
 
 
-def test_only_options_that_were_changed_are_told_again() -> None:
-    assert changed({"a": (1, 1), "b": (2, 1), "c": (None, None)}) == {"b": 2}
+def test_only_options_that_were_changed_are_told_again(call: Callable[..., Any], tmp_path: Path) -> None:
+    call("kernels", "shapes-cnn", "module:stem.out", "module:stages.0.0.conv1.out[0]", "--entries", "4", *FEW,
+         "--out", "out")  # fmt: skip
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "openwork kernels shapes-cnn module:stem.out" in page
+    assert "--entries 4" in page
+    assert "--claims" not in page

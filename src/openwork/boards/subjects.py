@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -55,7 +56,7 @@ RISE = (0.1, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Subject(ABC):
     """Something with a known answer.
 
     Args:
@@ -72,9 +73,9 @@ class Subject:
         return f"null/{self.kind}" if self.name.startswith("null/") else self.kind
 
     @property
+    @abstractmethod
     def sample(self) -> tuple[Network, Inputs | Tensors]:
         """A network of it, and a row."""
-        raise NotImplementedError
 
     @cached_property
     def forward(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,10 +75,8 @@ def dissect(
         method = Dissection(share, least, rotations, claims, standard=Standard(alpha=alpha), seed=common.seed)
         return verb(net, sites, with_masks(pictures), method, tick=tick)
 
-    given = changed(
-        {"share": (share, 0.005), "least": (least, 0.04), "rotations": (rotations, 10), "claims": (claims, 5),
-         "alpha": (alpha, 0.05)}
-    )  # fmt: skip
+    given = {"share": (share, 0.005), "least": (least, 0.04), "rotations": (rotations, 10), "claims": (claims, 5),
+         "alpha": (alpha, 0.05)}  # fmt: skip
     return exit_code(seen("dissect", model, sites, given, (door, corpus), common, run), claims=False)
 
 
@@ -104,7 +102,7 @@ def remove(
         method = Removal(sizes, best, claims, standard=Standard(alpha=alpha), seed=common.seed)
         return verb(net, site, with_classes(pictures), method, tick=tick)
 
-    given = changed({"best": (best, 4), "claims": (claims, 3), "alpha": (alpha, 0.05)})
+    given = {"best": (best, 4), "claims": (claims, 3), "alpha": (alpha, 0.05)}
     return exit_code(seen("remove", model, [site], given, (door, corpus), common, run), claims > 0)
 
 
@@ -135,10 +133,8 @@ def describe(
         method = Description(way, pool.value, claims=claims, standard=Standard(alpha=alpha), seed=common.seed)
         return verb(net, site, pictures, bank_of(pictures, clip, words, common), method, cache=cache, tick=tick)
 
-    given = changed(
-        {"clip": (clip, None), "words": (words, None), "way": (way, "soft-wpmi"), "pool": (pool.value, "mean"),
-         "cache": (cache, None), "claims": (claims, 5), "alpha": (alpha, 0.05)}
-    )  # fmt: skip
+    given = {"clip": (clip, None), "words": (words, None), "way": (way, "soft-wpmi"), "pool": (pool.value, "mean"),
+         "cache": (cache, None), "claims": (claims, 5), "alpha": (alpha, 0.05)}  # fmt: skip
     return exit_code(seen("describe", model, [site], given, (door, corpus), common, run), claims=False)
 
 
@@ -174,17 +170,10 @@ def concepts(
         wanted = class_of(pictures, target)
         return craft(net, site, pictures, wanted, Craft(number, claims=claims, **shared), tick=tick)
 
-    given = changed(
-        {"how": (how.value, "craft"), "target": (target, "0"), "number": (number, 10), "claims": (claims, 3),
-         "alpha": (alpha, 0.05)}
-    )  # fmt: skip
+    given = {"how": (how.value, "craft"), "target": (target, "0"), "number": (number, 10), "claims": (claims, 3),
+         "alpha": (alpha, 0.05)}  # fmt: skip
     result = seen("concepts", model, [site], given, (door, corpus), common, run)
     return exit_code(result, how is not How.score and claims > 0)
-
-
-def changed(options: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """The options that are not as usual, by (value, usual)."""
-    return {name: value for name, (value, usual) in options.items() if value != usual}
 
 
 def with_masks(pictures: Any) -> Any:

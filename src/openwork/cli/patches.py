@@ -47,7 +47,7 @@ def heads(
         method = Looking(category, claims=claims, standard=_standard(alpha), seed=common.seed)
         return look(net, pictures, method, tick=tick)
 
-    given = _given({"category": (category, "part"), "claims": (claims, 5), "alpha": (alpha, 0.05)})
+    given = {"category": (category, "part"), "claims": (claims, 5), "alpha": (alpha, 0.05)}
     return exit_code(seen("heads", model, [], given, (door, corpus), common, run), False)
 
 
@@ -68,7 +68,7 @@ def registers(
 
         return found(net, pictures, Registers(deviations, standard=_standard(alpha), seed=common.seed), tick=tick)
 
-    given = _given({"deviations": (deviations, 6.0), "alpha": (alpha, 0.05)})
+    given = {"deviations": (deviations, 6.0), "alpha": (alpha, 0.05)}
     result = seen("registers", model, [], given, (door, corpus), common, run)
     return exit_code(result, bool(result.findings))
 
@@ -84,9 +84,7 @@ def class_token(
 
         return followed(net, pictures, ClassToken(standard=_standard(alpha), seed=common.seed), tick=tick)
 
-    return exit_code(
-        seen("class-token", model, [], _given({"alpha": (alpha, 0.05)}), (door, corpus), common, run), True
-    )
+    return exit_code(seen("class-token", model, [], {"alpha": (alpha, 0.05)}, (door, corpus), common, run), True)
 
 
 def traits(
@@ -114,7 +112,7 @@ def traits(
         rows = range(half, len(pictures))
         return shown(net, prompts, pictures, method, rows, tick=lambda s: tick(0.5 + s / 2))
 
-    given = _given({"steps": (steps, 300), "share": (share, 0.1), "alpha": (alpha, 0.05)})
+    given = {"steps": (steps, 300), "share": (share, 0.1), "alpha": (alpha, 0.05)}
     return exit_code(seen("traits", model, [], given, (door, corpus), common, run), True)
 
 
@@ -142,7 +140,7 @@ def drop_patches(
         rows = range(half, len(pictures))
         return dropped(net, judges, pictures, method, rows, tick=lambda s: tick(0.7 + 0.3 * s))
 
-    given = _given({"steps": (steps, 150), "groups": (groups, 3), "alpha": (alpha, 0.05)})
+    given = {"steps": (steps, 150), "groups": (groups, 3), "alpha": (alpha, 0.05)}
     return exit_code(seen("drop-patches", model, [], given, (door, corpus), common, run), True)
 
 
@@ -150,8 +148,3 @@ def _standard(alpha: float) -> Any:
     from openwork.results.claims import Standard
 
     return Standard(alpha=alpha)
-
-
-def _given(options: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """The options that differ from what is usual, for the line that repeats the command."""
-    return {name: value for name, (value, usual) in options.items() if value != usual}

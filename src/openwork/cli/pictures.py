@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -157,7 +157,7 @@ def seen(
     name: str,
     model: str,
     arguments: list[str],
-    options: dict[str, Any],
+    options: Mapping[str, tuple[Any, Any]],
     groups: tuple[Door, Corpus | None],
     common: Common,
     run: Callable[[Network, Pictures | None, Callable[[float], None]], Result],
@@ -168,14 +168,15 @@ def seen(
         name: of the command.
         model: as it was named.
         arguments: others, in their order.
-        options: of the method, for the line that repeats it; None for what was left as it is.
+        options: of the method: name -> its value and what is usual, which the line that repeats the call leaves out.
         groups: how images come in, and which.
         common: what every command takes.
         run: the method: of the network, the corpus (None where the method draws its own) and what is told the share
             that is done.
     """
     door, corpus = groups
-    words = {**(corpus.words() if corpus else {}), **door.words(), **options}
+    changed = {name: value for name, (value, usual) in options.items() if value != usual}
+    words = {**(corpus.words() if corpus else {}), **door.words(), **changed}
 
     def answer(tick: Callable[[float], None]) -> Result:
         net = door.open(model, common)

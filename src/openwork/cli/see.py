@@ -94,8 +94,7 @@ def see(
     options = {"how": (how.value, How.ascent.value), "steps": (steps, None), "variants": (variants, 1), "row": (row, 0),
                "centre": (centre, False), "transparent": (transparent, False), "alone": (alone, False),
                "tests": (tests, 32), "alpha": (alpha, 0.05), "memory": (memory, "2GiB")}  # fmt: skip
-    given = {name: value for name, (value, usual) in options.items() if value != usual}
-    result = seen("see", model, unit, given, (door, corpus if needs_corpus else None), common, run)
+    result = seen("see", model, unit, options, (door, corpus if needs_corpus else None), common, run)
     return exit_code(result, tests > 0)
 
 

@@ -70,7 +70,7 @@ def kernels(
 
     options = {"slopes": (slopes.value, "mean"), "images": (images, 48), "entries": (entries, 24),
                "alpha": (alpha, 0.05)}  # fmt: skip
-    found = seen("kernels", model, [sender, receiver], changed(options), (door, corpus), common, run)
+    found = seen("kernels", model, [sender, receiver], options, (door, corpus), common, run)
     return exit_code(found, True)
 
 
@@ -125,7 +125,7 @@ def motifs(
 
     options = {"ask": (ask.value, "families"), "into": (into, None), "angles": (angles, 16), "images": (images, 200),
                "claims": (claims, 3), "alpha": (alpha, 0.05)}  # fmt: skip
-    found = seen("motifs", model, [site], changed(options), (door, corpus), common, run)
+    found = seen("motifs", model, [site], options, (door, corpus), common, run)
     return exit_code(found, claims > 0)
 
 
@@ -153,7 +153,7 @@ def class_graph(
         return traced(net, pictures, int(of) if of.isdigit() else of, site, method, tick=tick)
 
     options = {"width": (width, 4), "images": (images, 48), "claims": (claims, 5), "alpha": (alpha, 0.05)}
-    found = seen("class-graph", model, [of, *site], changed(options), (door, corpus), common, run)
+    found = seen("class-graph", model, [of, *site], options, (door, corpus), common, run)
     return exit_code(found, claims > 0)
 
 
@@ -186,7 +186,7 @@ def patch_places(
         return patched(net, covered(pictures, category, concept, 2 * pairs), site, method, tick=tick)
 
     options = {"cover": (cover, "part:wheel"), "pairs": (pairs, 40), "channels": (channels, 6), "alpha": (alpha, 0.05)}
-    return exit_code(seen("patch-places", model, [site], changed(options), (door, corpus), common, run), True)
+    return exit_code(seen("patch-places", model, [site], options, (door, corpus), common, run), True)
 
 
 def hierarchy(
@@ -211,10 +211,5 @@ def hierarchy(
         return climbed(net, pictures, site, method, tick=tick)
 
     options = {"images": (images, 400), "claims": (claims, 4), "alpha": (alpha, 0.05)}
-    found = seen("hierarchy", model, site, changed(options), (door, corpus), common, run)
+    found = seen("hierarchy", model, site, options, (door, corpus), common, run)
     return exit_code(found, claims > 0)
-
-
-def changed(options: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """The options that were not left as they are, from their values and usual values."""
-    return {name: value for name, (value, usual) in options.items() if value != usual}

@@ -85,8 +85,7 @@ def exemplars(
 
     options = {"top": (top, 9), "intervals": (intervals, 6), "pool": (pool.value, "max"), "pairs": (pairs, 40),
                "judge": (judge, "low-level"), "alpha": (alpha, 0.05)}  # fmt: skip
-    given = {name: value for name, (value, usual) in options.items() if value != usual}
-    return exit_code(seen("exemplars", model, unit, given, (door, corpus), common, run), True)
+    return exit_code(seen("exemplars", model, unit, options, (door, corpus), common, run), True)
 
 
 def tune(
@@ -113,5 +112,4 @@ def tune(
 
     options = {"feature": (feature.value, "orientation"), "trials": (trials, 24), "claims": (claims, 8),
                "alpha": (alpha, 0.1)}  # fmt: skip
-    given = {name: value for name, (value, usual) in options.items() if value != usual}
-    return exit_code(seen("tune", model, unit, given, (door, None), common, run), claims > 0)
+    return exit_code(seen("tune", model, unit, options, (door, None), common, run), claims > 0)

@@ -5,6 +5,7 @@ Source: Mahendran and Vedaldi 2015, Understanding deep image representations by 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,9 +59,9 @@ class _Matched(Making):
             raise BadInput(f"expected a weight of at least 0; got {self.smooth}")
 
     @property
+    @abstractmethod
     def how(self) -> Literal["caricature", "inversion"]:
         """What is made large."""
-        raise NotImplementedError
 
     def drawing(self, net: Network) -> Drawing:
         colour = self.colour.of(format_of(net).channels)

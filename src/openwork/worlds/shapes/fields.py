@@ -6,6 +6,7 @@ takes square roots, all of which are the same to the last bit on every machine; 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import ceil, cos, floor, radians, sin, sqrt
 from typing import NamedTuple
@@ -48,7 +49,7 @@ class Frame(NamedTuple):
         return floor(64 * x + 0.5) / 64, floor(64 * y + 0.5) / 64
 
 
-class Shape:
+class Shape(ABC):
     """An outline in a picture.
 
     Args:
@@ -58,9 +59,9 @@ class Shape:
     def __init__(self, box: tuple[int, int, int, int]):
         self.box = box
 
+    @abstractmethod
     def field(self, xs: Float[Array, " x"], ys: Float[Array, " y"]) -> Float[Array, "y x"]:
         """Its distance at columns and rows."""
-        raise NotImplementedError
 
 
 class Convex(Shape):
