@@ -92,8 +92,8 @@ def _case(
 def _ours(plain: torch.nn.Module, case: dict[str, Any]) -> dict[str, Any]:
     import openwork as ow
     from openwork.pictures import ImageFormat
-    from openwork.vision.making import Ascent
-    from openwork.vision.visualise import visualise as made
+    from openwork.vision.synthesis.making import Ascent
+    from openwork.vision.synthesis.visualise import visualise as made
 
     size = (case["size"], case["size"])
     images = ImageFormat(size, tuple(case["mean"]), tuple(case["sd"]))
@@ -142,7 +142,7 @@ def _seen(net: torch.nn.Module, case: dict[str, Any], pixels: torch.Tensor) -> t
 
 
 def _reached(net: torch.nn.Module, case: dict[str, Any], pictures: np.ndarray) -> dict[str, Any]:
-    from openwork.vision.robustness import unseen
+    from openwork.vision.synthesis.robustness import unseen
 
     pixels = torch.tensor(pictures, dtype=torch.float32).clamp(0, 1)
     own = torch.arange(len(pixels))

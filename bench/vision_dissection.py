@@ -22,8 +22,8 @@ import torch
 
 import openwork as ow
 from openwork.network import Network
-from openwork.vision.dissect import Dissection, dissect
-from openwork.vision.overlap import enlarging
+from openwork.vision.dissection.dissect import Dissection, dissect
+from openwork.vision.dissection.overlap import enlarging
 from openwork.vision.passes import encoded, maps
 from openwork.worlds.picture_array import PictureArray
 from openwork.worlds.shapes import Shapes

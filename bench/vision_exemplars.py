@@ -25,7 +25,7 @@ from torch import nn
 
 import openwork as ow
 from openwork.pictures import ImageFormat
-from openwork.vision.exemplars import Exemplars, exemplars
+from openwork.vision.responses.exemplars import Exemplars, exemplars
 
 SIZE, CHANNELS = 64, 64
 

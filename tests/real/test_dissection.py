@@ -15,7 +15,7 @@ from PIL import Image
 
 import openwork as ow
 from openwork.pictures import ImageFormat
-from openwork.vision.dissect import Dissection, dissect
+from openwork.vision.dissection.dissect import Dissection, dissect
 from openwork.worlds.photographs import Photographs
 
 from .pictures import MEAN, SD, load

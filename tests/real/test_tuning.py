@@ -14,7 +14,7 @@ import openwork as ow
 from openwork.network import Network
 from openwork.pictures import ImageFormat
 from openwork.results.result import Result
-from openwork.vision.tuning import Tuning, tune
+from openwork.vision.responses.tuning import Tuning, tune
 
 from .pictures import MEAN, SD, load
 

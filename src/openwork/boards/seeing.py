@@ -16,14 +16,14 @@ from openwork.boards.scoring import Answer
 from openwork.boards.subjects import SIGHT, Sight
 from openwork.finding import Finding, Verdict
 from openwork.results.claims import Standard
-from openwork.vision.class_graph import Tracing, class_graph
-from openwork.vision.describe import Description, MaskBank, describe
-from openwork.vision.dissect import Dissection, dissect
-from openwork.vision.making import Ascent
-from openwork.vision.motifs import Matching, families
-from openwork.vision.removal import Removal, remove
-from openwork.vision.tuning import Tuning, tune
-from openwork.vision.visualise import visualise
+from openwork.vision.circuits.class_graph import Tracing, class_graph
+from openwork.vision.circuits.motifs import Matching, families
+from openwork.vision.dissection.describe import Description, MaskBank, describe
+from openwork.vision.dissection.dissect import Dissection, dissect
+from openwork.vision.dissection.removal import Removal, remove
+from openwork.vision.responses.tuning import Tuning, tune
+from openwork.vision.synthesis.making import Ascent
+from openwork.vision.synthesis.visualise import visualise
 from openwork.zoo.sighted import COLOURS, FIRST_SITE, SECOND_SITE, Sighted
 
 SITES = (FIRST_SITE, SECOND_SITE)

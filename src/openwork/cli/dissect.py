@@ -19,7 +19,7 @@ from openwork.errors import BadInput, UnknownName
 if TYPE_CHECKING:
     from openwork.network import Network
     from openwork.results.result import Result
-    from openwork.vision.describe import Bank
+    from openwork.vision.dissection.describe import Bank
 
 SITES = "blocks.*.resid_post"
 Tick = Callable[[float], None]
@@ -69,8 +69,8 @@ def dissect(
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.dissect import Dissection
-        from openwork.vision.dissect import dissect as verb
+        from openwork.vision.dissection.dissect import Dissection
+        from openwork.vision.dissection.dissect import dissect as verb
 
         method = Dissection(share, least, rotations, claims, standard=Standard(alpha=alpha), seed=common.seed)
         return verb(net, sites, with_masks(pictures), method, tick=tick)
@@ -95,8 +95,8 @@ def remove(
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.removal import Removal
-        from openwork.vision.removal import remove as verb
+        from openwork.vision.dissection.removal import Removal
+        from openwork.vision.dissection.removal import remove as verb
 
         sizes = tuple(sorted({1, 2, 4, 8, 16, best}))
         method = Removal(sizes, best, claims, standard=Standard(alpha=alpha), seed=common.seed)
@@ -127,8 +127,8 @@ def describe(
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.describe import Description
-        from openwork.vision.describe import describe as verb
+        from openwork.vision.dissection.describe import Description
+        from openwork.vision.dissection.describe import describe as verb
 
         method = Description(way, pool.value, claims=claims, standard=Standard(alpha=alpha), seed=common.seed)
         return verb(net, site, pictures, bank_of(pictures, clip, words, common), method, cache=cache, tick=tick)
@@ -158,9 +158,9 @@ def concepts(
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.craft import Craft, craft
-        from openwork.vision.interpretability import Score, interpretability
-        from openwork.vision.patch_concepts import PatchConcepts, patch_concepts
+        from openwork.vision.concepts.craft import Craft, craft
+        from openwork.vision.concepts.interpretability import Score, interpretability
+        from openwork.vision.concepts.patch_concepts import PatchConcepts, patch_concepts
 
         shared: dict[str, Any] = {"standard": Standard(alpha=alpha), "seed": common.seed}
         if how is How.patches:
@@ -224,7 +224,7 @@ def bank_of(pictures: Any, clip: Path | None, words: Path | None, common: Common
     Raises:
         BadInput: for one without the other, or a file without words.
     """
-    from openwork.vision.describe import MaskBank, paired_bank
+    from openwork.vision.dissection.describe import MaskBank, paired_bank
 
     if clip is None and words is None:
         return MaskBank(with_masks(pictures))

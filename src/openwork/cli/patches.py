@@ -42,7 +42,7 @@ def heads(
     """Say how far and how widely each head looks, and which follow a part of what is seen."""
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
-        from openwork.vision.looks import Looking, look
+        from openwork.vision.tokens.looks import Looking, look
 
         method = Looking(category, claims=claims, standard=_standard(alpha), seed=common.seed)
         return look(net, pictures, method, tick=tick)
@@ -63,8 +63,8 @@ def registers(
     """Look for patch tokens of outlying norm, and test what the answer loses without them."""
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
-        from openwork.vision.registers import Registers
-        from openwork.vision.registers import registers as found
+        from openwork.vision.tokens.registers import Registers
+        from openwork.vision.tokens.registers import registers as found
 
         return found(net, pictures, Registers(deviations, standard=_standard(alpha), seed=common.seed), tick=tick)
 
@@ -79,8 +79,8 @@ def class_token(
     """Follow the class token: what it knows behind each block, and where it gathers that from the patches."""
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
-        from openwork.vision.class_token import ClassToken
-        from openwork.vision.class_token import class_token as followed
+        from openwork.vision.tokens.class_token import ClassToken
+        from openwork.vision.tokens.class_token import class_token as followed
 
         return followed(net, pictures, ClassToken(standard=_standard(alpha), seed=common.seed), tick=tick)
 
@@ -100,9 +100,9 @@ def traits(
     """Learn a prompt for each class, and show by which heads and patches the network knows it."""
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
-        from openwork.vision.prompts import ClassPrompts, learn_prompts
-        from openwork.vision.traits import Traits
-        from openwork.vision.traits import traits as shown
+        from openwork.vision.tokens.prompts import ClassPrompts, learn_prompts
+        from openwork.vision.tokens.traits import Traits
+        from openwork.vision.tokens.traits import traits as shown
 
         half = len(pictures) // 2
         prompts = learn_prompts(
@@ -129,9 +129,9 @@ def drop_patches(
     """Learn which patches the network can do without, and test the order on other images."""
 
     def run(net: Network, pictures: Any, tick: Tick) -> Result:
-        from openwork.vision.interpreters import Interpreters, learn_interpreters
-        from openwork.vision.patch_dropping import Dropping
-        from openwork.vision.patch_dropping import drop_patches as dropped
+        from openwork.vision.tokens.interpreters import Interpreters, learn_interpreters
+        from openwork.vision.tokens.patch_dropping import Dropping
+        from openwork.vision.tokens.patch_dropping import drop_patches as dropped
 
         half = len(pictures) // 2
         learning = Interpreters(groups, steps=steps, seed=common.seed)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openwork.network import Network
     from openwork.pictures import Pictures
     from openwork.results.result import Result
-    from openwork.vision.making import Making
+    from openwork.vision.synthesis.making import Making
 
 
 class How(StrEnum):
@@ -73,9 +73,9 @@ def see(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.objectives import with_centre
+        from openwork.vision.synthesis.objectives import with_centre
+        from openwork.vision.synthesis.visualise import visualise
         from openwork.vision.units import units_of
-        from openwork.vision.visualise import visualise
 
         shared = {
             "variants": variants, "tests": tests, "standard": Standard(min_share=0.5, alpha=alpha), "memory": memory,
@@ -101,12 +101,12 @@ def see(
 def _method(
     how: How, steps: int, transparent: bool, pictures: Pictures | None, row: int, shared: dict[str, Any]
 ) -> Making:
-    from openwork.vision.accentuate import Accentuation
-    from openwork.vision.caricature import Caricature, Inversion
-    from openwork.vision.dream import DeepDream
-    from openwork.vision.maco import Maco
-    from openwork.vision.making import Ascent
-    from openwork.vision.spectrum import Spectrum
+    from openwork.vision.synthesis.accentuate import Accentuation
+    from openwork.vision.synthesis.caricature import Caricature, Inversion
+    from openwork.vision.synthesis.dream import DeepDream
+    from openwork.vision.synthesis.maco import Maco
+    from openwork.vision.synthesis.making import Ascent
+    from openwork.vision.synthesis.spectrum import Spectrum
 
     if transparent and how is not How.ascent:
         raise BadInput(f"expected --transparent with --how ascent; got {how.value}")
@@ -132,10 +132,10 @@ def with_examples(
     import torch
 
     from openwork.results.result import Result as Both
-    from openwork.vision.ascent import size_of
-    from openwork.vision.exemplars import Exemplars, exemplars
-    from openwork.vision.predicts import Predicting, predicts
-    from openwork.vision.robustness import shrunk
+    from openwork.vision.responses.exemplars import Exemplars, exemplars
+    from openwork.vision.responses.predicts import Predicting, predicts
+    from openwork.vision.synthesis.ascent import size_of
+    from openwork.vision.synthesis.robustness import shrunk
 
     examples = exemplars(net, units, pictures, Exemplars(seed=seed), tick=lambda share: tick(0.7 + 0.1 * share))
     pixels = torch.tensor(made.table["pixels"].to_numpy())

@@ -63,7 +63,7 @@ def kernels(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.expanded import Expanding, expanded_weights
+        from openwork.vision.circuits.expanded import Expanding, expanded_weights
 
         method = Expanding(slopes.value, images, entries, standard=Standard(alpha=alpha), seed=common.seed)
         return expanded_weights(net, pictures, sender, receiver, method, tick=tick)
@@ -98,9 +98,9 @@ def motifs(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.motifs import Matching, families
-        from openwork.vision.superposed import Sharing, superposed
-        from openwork.vision.unions import Uniting, unions
+        from openwork.vision.circuits.motifs import Matching, families
+        from openwork.vision.circuits.superposed import Sharing, superposed
+        from openwork.vision.circuits.unions import Uniting, unions
 
         standard = Standard(alpha=alpha)
         if ask is Ask.superposition:
@@ -146,8 +146,8 @@ def class_graph(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.class_graph import Tracing
-        from openwork.vision.class_graph import class_graph as traced
+        from openwork.vision.circuits.class_graph import Tracing
+        from openwork.vision.circuits.class_graph import class_graph as traced
 
         method = Tracing(width, images, claims, Standard(0.01, alpha), seed=common.seed)
         return traced(net, pictures, int(of) if of.isdigit() else of, site, method, tick=tick)
@@ -178,9 +178,9 @@ def patch_places(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.pairs import covered
-        from openwork.vision.places import Placing
-        from openwork.vision.places import patch_places as patched
+        from openwork.vision.circuits.pairs import covered
+        from openwork.vision.circuits.places import Placing
+        from openwork.vision.circuits.places import patch_places as patched
 
         method = Placing(pairs, channels, Standard(alpha=alpha), seed=common.seed)
         return patched(net, covered(pictures, category, concept, 2 * pairs), site, method, tick=tick)
@@ -204,8 +204,8 @@ def hierarchy(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.hierarchy import Climbing
-        from openwork.vision.hierarchy import hierarchy as climbed
+        from openwork.vision.circuits.hierarchy import Climbing
+        from openwork.vision.circuits.hierarchy import hierarchy as climbed
 
         method = Climbing(images=images, claims=claims, standard=Standard(0.05, alpha), seed=common.seed)
         return climbed(net, pictures, site, method, tick=tick)

@@ -66,10 +66,10 @@ def exemplars(
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
         from openwork.results.result import Result as Both
-        from openwork.vision.exemplars import Exemplars
-        from openwork.vision.exemplars import exemplars as found
-        from openwork.vision.likeness import LOW_LEVEL, UNTRAINED
-        from openwork.vision.predicts import Predicting, predicts
+        from openwork.vision.responses.exemplars import Exemplars
+        from openwork.vision.responses.exemplars import exemplars as found
+        from openwork.vision.responses.likeness import LOW_LEVEL, UNTRAINED
+        from openwork.vision.responses.predicts import Predicting, predicts
 
         other = judge if judge in (LOW_LEVEL, UNTRAINED) else door.open(judge, common)
         shown = found(
@@ -103,8 +103,8 @@ def tune(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
-        from openwork.vision.tuning import Tuning
-        from openwork.vision.tuning import tune as tuned
+        from openwork.vision.responses.tuning import Tuning
+        from openwork.vision.responses.tuning import tune as tuned
 
         standard = Standard(min_share=Tuning().standard.min_share, alpha=alpha)
         method = Tuning(held_out=trials, claims=claims, standard=standard, seed=common.seed)

@@ -1,0 +1,1 @@
+"""How channels compute: weights between them, edges, places, hierarchy."""

@@ -1,0 +1,1 @@
+"""Directions that several units share, found and tested as concepts."""

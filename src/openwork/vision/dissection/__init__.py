@@ -1,0 +1,1 @@
+"""What units detect, by masks, words and removal."""

@@ -1,0 +1,1 @@
+"""What moves a unit: images of a corpus and drawn stimuli."""

@@ -1,0 +1,1 @@
+"""Images made for a unit: feature visualisation and its kin."""

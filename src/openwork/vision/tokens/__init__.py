@@ -1,0 +1,1 @@
+"""Patch tokens and the class token of vision transformers."""
