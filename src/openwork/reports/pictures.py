@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 KIND = "pictures"
 TILE, GAP, COLUMNS, TEXT = 116, 10, 6, 34
-WIDE, SMALL, LEFT, ROW = 940, 56, 136, 138
-STRONG, WEAK, MOST, COURSES = 9, 5, 64, 12
+WIDE, SMALL, LEFT, ROW = 868, 56, 136, 138
+STRONG, WEAK, MOST, COURSES = 8, 4, 64, 12
 
 
 def seen_pictures(table: xarray.Dataset) -> list[Drawn]:
@@ -68,7 +68,7 @@ def beside(table: xarray.Dataset) -> Drawn:
     """Each unit's picture, its strongest and weakest images, and how well either predicts other images."""
     units = min(table.sizes["unit"], MOST)
     canvas = Canvas(WIDE, 28 + units * ROW, "Pictures, images and their test", "")
-    for x, text in ((GAP, "picture"), (LEFT, "images that activate the unit most"), (LEFT, ""),
+    for x, text in ((GAP, "picture"), (LEFT, "images that activate the unit most"),
                     (LEFT + STRONG * (SMALL + 4) + 12, "least")):  # fmt: skip
         canvas.text_at(x, 16, text, "label", "start")
     kinds = table["example_shown"].to_numpy()

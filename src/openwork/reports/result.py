@@ -39,8 +39,8 @@ ALARM = "WARNING"
 SECTIONS = (
     ("verdict", "Verdict"),
     ("remarks", "Remarks"),
-    ("claims", "Claims"),
     ("pictures", "Pictures"),
+    ("claims", "Claims"),
     ("numbers", "Numbers"),
     ("repeat", "Repeat"),
 )

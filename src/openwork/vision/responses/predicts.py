@@ -348,8 +348,8 @@ def _findings(
             0, len(rivals), (criteria.controls_needed, rivals.shape[1])
         )
         controls = np.take_along_axis(rivals, drawn, 0).mean(1) - 0.5
-        what = "the given references" if given else "the dataset examples"
-        text = f"{what} of {unit.name} predict which of two held-out images activates it more"
+        what = "pictures made for" if given else "dataset examples of"
+        text = f"{what} {unit.name} predict which of two held-out images activates it more"
         candidates.append(Candidate(text, own[told] - 0.5, controls, f"{kind}, drawn anew for each pair"))
     return claimed(claims, criteria, candidates), remarks
 
