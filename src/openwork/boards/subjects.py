@@ -1,4 +1,4 @@
-"""What a scoreboard asks about besides single networks: trainings, changes, depths and sights with a known answer.
+"""What a scoreboard asks about besides single networks: trainings, changes, depths, sights and gazes, all known.
 
 subject("course/0")          # checkpoints in whose course a mechanism was planted: which heads, and when?
 subject("null/course-0")     # the same drift of all other weights, without it
@@ -9,6 +9,8 @@ subject("depth/0")           # repeated blocks: where does a phase begin?
 subject("null/depth-0")      # an even drift: nowhere
 subject("sight/0")           # a network that sees, with its pictures: what does each channel detect?
 subject("null/sight-0")      # random weights, and pictures whose masks and classes are of others
+subject("gaze/0")            # a vision transformer, with its pictures: what does each head look at, and what for?
+subject("null/gaze-0")       # random weights, and pictures whose masks and classes are of others
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from openwork.store.files import read_json
 from openwork.task import Inputs, Tensors
 from openwork.worlds.picture_array import PictureArray
 from openwork.zoo import embedded
+from openwork.zoo.gazing import FORMAT, Gazing, gazing, glances, vacant
 from openwork.zoo.handmade import SPACE, Attention
 from openwork.zoo.induction import Induction, Plant
 from openwork.zoo.recurrent import WORDS, Repeated, built, drifting
@@ -40,7 +43,7 @@ from openwork.zoo.sighted import SIDE, Sighted, blind, scrambled, sighted, spots
 
 EACH = 6
 """Subjects of each kind that are built, and as many nulls."""
-NETWORK, COURSE, CHANGE, DEPTH, SIGHT = "network", "course", "change", "depth", "sight"
+NETWORK, COURSE, CHANGE, DEPTH, SIGHT, GAZE = "network", "course", "change", "depth", "sight", "gaze"
 TRAINED = "py-attn2"
 GAP, CHECKPOINTS = 100, 12
 """Steps between two checkpoints of a built course, and how many it has."""
@@ -49,8 +52,8 @@ TURNED = math.pi / 4
 REDRAWN = 3
 REPEATS = ((3, 4, 3), (5, 5), (2, 6, 4), (4, 6), (3, 3, 3), (6, 3, 3))
 ANGLES = (0.06, 0.09, 0.12, 0.15, 0.18, 0.21)
-SPOTS = 240
-"""Pictures to find with, and as many held out."""
+SPOTS, GLANCES = 240, 150
+"""Pictures of a sight and of a gaze to find with, and as many held out."""
 RISE = (0.1, 0.9)
 """Accuracies on repeated tokens between which a recorded training has its birth."""
 
@@ -61,7 +64,7 @@ class Subject(ABC):
 
     Args:
         name: ``kind/number``, or ``null/kind-number``.
-        kind: `COURSE`, `CHANGE`, `DEPTH` or `SIGHT`.
+        kind: `COURSE`, `CHANGE`, `DEPTH`, `SIGHT` or `GAZE`.
     """
 
     name: str
@@ -175,6 +178,28 @@ class Sight(Subject):
     def sample(self) -> tuple[Network, Tensors]:
         """The network."""
         return self.net, Tensors({"images": torch.zeros(1, 3, SIDE, SIDE)})
+
+
+@dataclass(frozen=True, eq=False)
+class Gaze(Subject):
+    """A vision transformer.
+
+    Args:
+        net: the network.
+        find: pictures to find things on.
+        held: pictures to claim them on.
+        known: what is true of it; None of a null, of which nothing is.
+    """
+
+    net: Network
+    find: PictureArray
+    held: PictureArray
+    known: Gazing | None
+
+    @property
+    def sample(self) -> tuple[Network, Tensors]:
+        """The network."""
+        return self.net, Tensors({"pixel_values": torch.zeros(1, 3, *self.held.values.shape[2:])})
 
 
 def subjects(kinds: Collection[str] | None = None) -> list[str]:
@@ -319,7 +344,16 @@ def _sight(name: str, number: int, null: bool) -> Sight:
     return Sight(name, SIGHT, net, find, held, known)
 
 
+def _gaze(name: str, number: int, null: bool) -> Gaze:
+    known = None if null else gazing(number)
+    net = network.open(vacant(number) if known is None else known.module, name=name, images=FORMAT)
+    find, held = (glances(GLANCES, 2 * number + half) for half in (0, 1))
+    if null:
+        find, held = scrambled(find, 1), scrambled(held, 2)
+    return Gaze(name, GAZE, net, find, held, known)
+
+
 MAKERS: Mapping[str, Callable[[str, int, bool], Subject]] = {
-    COURSE: _course, CHANGE: _change, DEPTH: _depth, SIGHT: _sight,
+    COURSE: _course, CHANGE: _change, DEPTH: _depth, SIGHT: _sight, GAZE: _gaze,
 }  # fmt: skip
 """Kind -> builds one: name, number, whether it is a null."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openwork.boards.subjects import CHANGE, COURSE, DEPTH, EACH, SIGHT, subjects
+from openwork.boards.subjects import CHANGE, COURSE, DEPTH, EACH, GAZE, SIGHT, subjects
 from openwork.zoo import nulls
 from openwork.zoo.member import FAMILIES, members
 
@@ -12,7 +12,7 @@ QUICK_KINDS = ("spread", "twin")
 
 WITH_PLAIN = ("reading",)
 """Boards that ask about plain compiled networks too, whose parts have counterparts in other forms of them."""
-KINDS = {"reading": (COURSE, CHANGE, DEPTH), "seeing": (SIGHT,)}
+KINDS = {"reading": (COURSE, CHANGE, DEPTH), "seeing": (SIGHT, GAZE)}
 """What boards ask about besides networks of the zoo."""
 NO_NETWORKS = ("seeing",)
 """Boards that ask about nothing of the zoo's networks, which read tokens."""
