@@ -33,9 +33,9 @@ PALE, SHARE, FAVOURITE = 8, 0.5, 0.6
 RIM = tuple(i for i in range(SIDE * SIDE) if i // SIDE in (0, SIDE - 1) or i % SIDE in (0, SIDE - 1))
 COURSES = ((2, 1, 0), (1, 2, 0), (1, 2, 1))
 """Blocks in which the class is gathered, the register read, and the register filled."""
-TEXTURES, IDLE = 8, 16
+TEXTURES, IDLE = 8, 14
 STREAM = (
-    "ballast", "flag", "dark", *(f"{kind} {c}" for kind in ("chroma", "ask", "answer", "tint") for c in COLOURS),
+    "ballast", "flag", "dark", *(f"{kind} {c}" for kind in ("chroma", "part", "ask", "answer", "tint") for c in COLOURS),
     "rim", "register", "big", "x cos", "x sin", "y cos", "y sin",
     *(f"texture {i}" for i in range(TEXTURES)), *(f"idle {i}" for i in range(IDLE)),
 )  # fmt: skip
@@ -145,9 +145,11 @@ def gazing(seed: int) -> Gazing:
             module.get_submodule(f"vit.layers.{block}.attention.o_proj").weight[:, _rows(order[7])] = 0  # pyright: ignore
             silent.append((block, order[7]))
         # once the class token has its answer it asks no more
-        wiring.switch(gathers, 0, {"flag": 20, "one": -10}, {f"ask {c}": -ASK for c in COLOURS})
-        wiring.switch(filled, 1, {"register": 20}, {"big": 60.0})
+        wiring.switch(gathers, 3, {"flag": 20, "one": -10}, {f"ask {c}": -ASK for c in COLOURS})
+        wiring.switch(filled, 4, {"register": 20}, {"big": 60.0})
         for number, colour in enumerate(COLOURS):
+            # neither a pale patch nor one of another colour is a part
+            wiring.switch(0, number, {f"chroma {colour}": 10.0, "one": -12.0}, {f"part {colour}": 2.0})
             module.get_submodule("classifier").weight[number] = wiring.mixed({f"answer {colour}": 1.5})  # pyright: ignore
     heads = {colour: orders[gathers][i] for i, colour in enumerate(COLOURS)}
     return Gazing(
@@ -194,11 +196,9 @@ def _embed(wiring: _Wiring, register: int) -> None:
 
 
 def _follow(wiring: _Wiring, block: int, head: int, colour: str) -> None:
-    """Looks at the part if asked for it, rests on the class token else, and writes the answer."""
-    wiring.head(
-        block, head, [{f"ask {colour}": 3.0}, {"one": 7.0}], [{f"chroma {colour}": 2.5}, {"flag": 2.0}],
-        [{f"chroma {colour}": 1.0}], [{f"answer {colour}": 2.5}],
-    )  # fmt: skip
+    """Looks at the part if asked for it, or everywhere alike where there is none, and writes the answer."""
+    part = f"part {colour}"
+    wiring.head(block, head, [{f"ask {colour}": 3.0}], [{part: 2.5}], [{part: 1.0}], [{f"answer {colour}": 2.5}])
 
 
 def _fill(wiring: _Wiring, block: int, head: int) -> None:
@@ -235,7 +235,7 @@ def _middle(wiring: _Wiring, block: int, head: int) -> None:
 
 def _stray(wiring: _Wiring, block: int, head: int) -> None:
     """Looks by chance."""
-    names = [name for name in STREAM if not name.startswith(("ballast", "big", "tint", "ask", "answer", "chroma", "dark"))]
+    names = [name for name in STREAM if not name.startswith(("ballast", "big", "tint", "ask", "answer", "chroma", "part", "dark"))]
     query, key = (
         [dict(zip(names, (0.5 * torch.randn(len(names), generator=wiring.generator)).tolist(), strict=True))
          for _ in range(SPACE)] for _ in range(2)
@@ -278,12 +278,14 @@ def _module() -> nn.Module:
     return ViTForImageClassification(config).eval()
 
 
-def glances(count: int, seed: int) -> PictureArray:
+def glances(count: int, seed: int, bare: float = 0.0) -> PictureArray:
     """Grey noise with a bright part of the class's colour in the middle, and a pale rim whose tint says nothing.
 
     Args:
         count: how many.
         seed: of everything random.
+        bare: share of images that show no part, whose class nothing tells; with some of them to learn from, no class
+            is known by what it lacks.
 
     Returns:
         images with masks of category ``part`` (two patches side by side, named by their colour) and classes by colour.
@@ -299,6 +301,8 @@ def glances(count: int, seed: int) -> PictureArray:
         own = torch.rand(PALE, generator=generator) < FAVOURITE
         hue = torch.where(own, favourite, torch.randint(3, (PALE,), generator=generator))
         patches[image, pale] = SHARE * colours[hue]
+        if float(torch.rand((), generator=generator)) < bare:
+            continue
         at = (y + 1) * SIDE + x + 1
         patches[image, at : at + 2] = colours[label]
         parts[image, at : at + 2] = label + 1

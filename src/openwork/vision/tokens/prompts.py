@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from openwork.edit import Drop, Edit, Insert
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from openwork.network.run import Run
 
 Tick = Callable[[float], None]
+SPARE = 32
+"""How many more prompts than classes are drawn to begin with."""
+BEGUN_ON = 256
+"""Images on which it is seen which prompts the classes move."""
+TO_SD = 1.4826
+"""The median absolute deviation of a normal distribution times this is its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +132,14 @@ def learn_prompts(
     classes = len(pictures.class_names) or int(labels.max()) + 1
     if len(labels.unique()) < 2:
         raise BadInput(f"expected images of two classes or more; got {len(labels.unique())} among {len(rows)} images")
-    generator = torch.Generator().manual_seed(method.seed)
+    first, generator = (torch.Generator().manual_seed(method.seed + 10_000 * i) for i in range(2))
     blocks = range(net.n_blocks) if method.deep else range(1)
     patches, readout = _shape(net, pictures, rows)
-    prompts = _begin(net, pictures, rows[: method.batch], blocks, classes, patches, readout, generator)
+    order = torch.randperm(len(rows), generator=first)
+    mixed = [rows[i] for i in order.tolist()]
+    prompts = _begin(
+        net, pictures, mixed, labels[order], blocks, classes, (patches, readout), method.batch, first
+    )
     parameters = [*prompts.tokens.values(), prompts.scorer]
     optimiser = torch.optim.AdamW(parameters, lr=method.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, method.steps)
@@ -163,23 +174,60 @@ def _begin(
     net: Network,
     pictures: Pictures,
     rows: Sequence[int],
+    labels: Int[Tensor, " image"],
     blocks: Sequence[int],
     classes: int,
+    place: tuple[int, str],
+    batch: int,
+    generator: torch.Generator,
+) -> Prompts:
+    """Prompts that begin, of many drawn ones, as those that each class moves most, and a scorer along those moves.
+
+    A class may be told by what it has, which its own prompt looks at, or by what it lacks, which the others' look at. A
+    scorer drawn at random leaves that to chance; and only in the first case do looks show a trait.
+    """
+    drawn = _drawn(net, pictures, rows[:batch], blocks, classes + SPARE, *place, generator)
+    sums, counts = torch.zeros(classes, classes + SPARE, len(drawn.scorer)), torch.zeros(classes)
+    for start in range(0, min(len(rows), BEGUN_ON), batch):
+        at = slice(start, min(start + batch, BEGUN_ON))
+        images = encoded(net, pictures.pixels(rows[at]))
+        run = net.run(images, keep=drawn.readout, edits=drawn.edits())
+        sums.index_add_(0, labels[at].long(), run[drawn.readout][:, drawn.patches :].float().cpu())
+        counts += labels[at].long().bincount(minlength=classes)
+    others = (sums.sum(0) - sums) / (counts.sum() - counts).clamp_min(1)[:, None, None]
+    moves = (sums / counts.clamp_min(1)[:, None, None] - others) * (counts > 0)[:, None, None]
+    size = moves.norm(dim=-1)
+    margin = size - (size.sum(0) - size) / max(1, classes - 1)
+    _, best = linear_sum_assignment(margin.numpy(), maximize=True)
+    scorer = moves[range(classes), best].sum(0)
+    scorer = (scorer / scorer.norm().clamp_min(1e-12)).to(drawn.scorer)
+    tokens = {block: token[best].clone().requires_grad_() for block, token in drawn.tokens.items()}
+    return Prompts(tokens, scorer.requires_grad_(), *place)
+
+
+def _drawn(
+    net: Network,
+    pictures: Pictures,
+    rows: Sequence[int],
+    blocks: Sequence[int],
+    count: int,
     patches: int,
     readout: str,
     generator: torch.Generator,
 ) -> Prompts:
-    """Prompts drawn with the mean and spread of the tokens that they come in beside."""
+    """Prompts drawn with the median and the robust spread of the tokens that they come in beside.
+
+    A few tokens of outlying norm (see `openwork.vision.tokens.registers`) would have them begin far from all others.
+    """
     sites = {block: f"blocks.{block}.resid_pre" for block in blocks}
     run = net.run(encoded(net, pictures.pixels(rows)), keep=[*sites.values(), readout])
     tokens = {}
     for block, site in sites.items():
         seen = run[site].float().flatten(0, 1)
-        noise = torch.randn(classes, seen.shape[1], generator=generator).to(seen)
-        tokens[block] = (seen.mean(0) + seen.std(0) * noise).requires_grad_()
-    width = run[readout].shape[-1]
-    scorer = torch.randn(width, generator=generator).to(run[readout].device) / width**0.5
-    return Prompts(tokens, scorer.requires_grad_(), patches, readout)
+        middle = seen.median(0).values
+        spread = TO_SD * (seen - middle).abs().median(0).values
+        tokens[block] = middle + spread * torch.randn(count, seen.shape[1], generator=generator).to(seen)
+    return Prompts(tokens, run[readout].new_zeros(run[readout].shape[-1]).float(), patches, readout)
 
 
 def _descend(net: Network, prompts: Prompts, images: Tensor, labels: Int[Tensor, " image"]) -> Tensor:
