@@ -54,6 +54,8 @@ REPEATS = ((3, 4, 3), (5, 5), (2, 6, 4), (4, 6), (3, 3, 3), (6, 3, 3))
 ANGLES = (0.06, 0.09, 0.12, 0.15, 0.18, 0.21)
 SPOTS, GLANCES = 240, 150
 """Pictures of a sight and of a gaze to find with, and as many held out."""
+BARE = 0.25
+"""Pictures without a part among those to find things with."""
 RISE = (0.1, 0.9)
 """Accuracies on repeated tokens between which a recorded training has its birth."""
 
@@ -347,7 +349,7 @@ def _sight(name: str, number: int, null: bool) -> Sight:
 def _gaze(name: str, number: int, null: bool) -> Gaze:
     known = None if null else gazing(number)
     net = network.open(vacant(number) if known is None else known.module, name=name, images=FORMAT)
-    find, held = (glances(GLANCES, 2 * number + half) for half in (0, 1))
+    find, held = glances(GLANCES, 2 * number, BARE), glances(GLANCES, 2 * number + 1)
     if null:
         find, held = scrambled(find, 1), scrambled(held, 2)
     return Gaze(name, GAZE, net, find, held, known)

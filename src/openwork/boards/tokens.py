@@ -27,7 +27,7 @@ from openwork.vision.tokens.traits import Traits, traits
 from openwork.zoo.gazing import BLOCKS, COLOURS, SIDE, Gazing
 
 LAST = BLOCKS - 1
-PROMPTED = ClassPrompts(steps=150, batch=24)
+PROMPTED = ClassPrompts(steps=60, batch=24, rate=0.05)
 JUDGED = Interpreters(groups=1, steps=120, batch=24, rate=2e-2)
 KEPT = "the patches that score highest are those of the part"
 

@@ -35,7 +35,8 @@ COURSES = ((2, 1, 0), (1, 2, 0), (1, 2, 1))
 """Blocks in which the class is gathered, the register read, and the register filled."""
 TEXTURES, IDLE = 8, 14
 STREAM = (
-    "ballast", "flag", "dark", *(f"{kind} {c}" for kind in ("chroma", "part", "ask", "answer", "tint") for c in COLOURS),
+    "ballast", "flag", "dark",
+    *(f"{kind} {c}" for kind in ("chroma", "part", "ask", "answer", "tint") for c in COLOURS),
     "rim", "register", "big", "x cos", "x sin", "y cos", "y sin",
     *(f"texture {i}" for i in range(TEXTURES)), *(f"idle {i}" for i in range(IDLE)),
 )  # fmt: skip
@@ -235,7 +236,8 @@ def _middle(wiring: _Wiring, block: int, head: int) -> None:
 
 def _stray(wiring: _Wiring, block: int, head: int) -> None:
     """Looks by chance."""
-    names = [name for name in STREAM if not name.startswith(("ballast", "big", "tint", "ask", "answer", "chroma", "part", "dark"))]
+    told = ("ballast", "big", "tint", "ask", "answer", "chroma", "part", "dark")
+    names = [name for name in STREAM if not name.startswith(told)]
     query, key = (
         [dict(zip(names, (0.5 * torch.randn(len(names), generator=wiring.generator)).tolist(), strict=True))
          for _ in range(SPACE)] for _ in range(2)

@@ -3,8 +3,8 @@
     class_token(net, Shapes(split="held-out", count=500))
 
 Read early: what the network answers if the class token's last state is the one that it had behind an earlier block.
-Cut off: how much of the true class's log-probability is lost if it can no longer look at the patches in one block, and
-in that block and all later ones.
+Cut off: how much of the true class's log-probability is lost, beyond what classes of other images lose, if it can no
+longer look at the patches in one block, and in that block and all later ones.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from openwork.results.result import Result
 from openwork.site import Where
 from openwork.vision.corpora import Split, claims_about
 from openwork.vision.passes import encoded
+from openwork.vision.tokens.own_class import own_class
 
 if TYPE_CHECKING:
     from openwork.network import Network
@@ -71,10 +72,10 @@ def class_token(
         tick: told the share that is done.
 
     Returns:
-        a table by ``block``, on held-out images: ``early`` accuracy read behind it, with ends; ``cut`` (nats lost
-        without looks at patches in it) and ``cut_from`` (in it and all later blocks); and ``accuracy`` of the whole in
-        its attributes. The finding is about the block whose cut cost most on find images; its controls cut the looks of
-        random patch tokens instead.
+        a table by ``block``, on held-out images: ``early`` accuracy read behind it, with ends; ``cut`` (nats that the
+        true class loses without looks at patches in it, beyond what classes of other images lose) and ``cut_from`` (in
+        it and all later blocks); and ``accuracy`` of the whole in its attributes. The finding is about the block whose
+        cut cost most on find images; its controls cut the looks of random patch tokens instead.
 
     Raises:
         BadInput: for a network without a token before its patches, or one that does not read it.
@@ -139,9 +140,8 @@ class _Stage:
         return [KnockOut(f"blocks.{block}.attn.scores", where=Where((query,)), keys=patches) for block in blocks]
 
     def lost(self, edits: list[Edit]) -> Float[np.ndarray, " image"]:
-        """Log-probability of the true class that the edits cost."""
-        at = np.arange(len(self.rows)), self.labels
-        return self.whole[at] - self._answers(lambda inputs: edits)[at]
+        """Log-probability that the edits cost the true class, beyond what they cost the classes of other images."""
+        return own_class(self.whole - self._answers(lambda inputs: edits), self.labels)
 
     def early(self, block: int) -> tuple[float, float, float]:
         """The accuracy, with ends, if the class token's last state is the one behind this block."""

@@ -21,6 +21,7 @@ from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.vision.passes import encoded
 from openwork.vision.tokens.interpreters import KEEP, Judges, Policy
+from openwork.vision.tokens.own_class import own_class
 
 if TYPE_CHECKING:
     from openwork.network import Network
@@ -76,8 +77,8 @@ def drop_patches(
         interpreters kept the patch); by ``share`` and ``order`` (interpreter, random, attention of the first token):
         ``accuracy`` with ends; and in its attributes, ``whole_accuracy``, ``policy_accuracy`` and
         ``policy_share`` of the interpreters' own choice with ``work`` (tokens times blocks, as a share). The finding:
-        taking the patches of lowest score costs the true class less log-probability than taking those of highest score;
-        its controls are random scores.
+        taking the patches of lowest score costs the true class less log-probability than taking those of highest score,
+        beyond what the classes of other images gain by it; its controls are random scores.
 
     Raises:
         BadInput: for images without classes or judges of another network.
@@ -184,15 +185,13 @@ def _claim(
     stage: _Stage, claims: Claims, scores: np.ndarray, whole: np.ndarray, method: Dropping, rng: np.random.Generator
 ):
     middle = sorted(method.shares)[len(method.shares) // 2]
-    images = np.arange(len(scores))
 
     def gain(values: np.ndarray) -> np.ndarray:
-        low, high = (
-            stage.log_probabilities(stage.lowest(order, middle))[images, stage.labels] for order in (values, -values)
-        )
-        return low - high
+        low, high = (stage.log_probabilities(stage.lowest(order, middle)) for order in (values, -values))
+        return own_class(low - high, stage.labels)
 
-    criteria = method.standard.criteria(float(np.abs(whole[images, stage.labels]).mean() + 1), "nats")
+    own = whole[np.arange(len(scores)), stage.labels]
+    criteria = method.standard.criteria(float(np.abs(own).mean() + 1), "nats")
     controls = np.array([gain(rng.random(scores.shape)).mean() for _ in range(criteria.controls_needed)])
     text = f"losing the {1 - middle:.0%} of patches that score lowest costs the class less than losing the highest"
     return claims.claim(text, gain(scores), criteria, "held-out", controls, RANDOM)

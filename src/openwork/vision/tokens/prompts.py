@@ -137,9 +137,7 @@ def learn_prompts(
     patches, readout = _shape(net, pictures, rows)
     order = torch.randperm(len(rows), generator=first)
     mixed = [rows[i] for i in order.tolist()]
-    prompts = _begin(
-        net, pictures, mixed, labels[order], blocks, classes, (patches, readout), method.batch, first
-    )
+    prompts = _begin(net, pictures, mixed, labels[order], blocks, classes, (patches, readout), method.batch, first)
     parameters = [*prompts.tokens.values(), prompts.scorer]
     optimiser = torch.optim.AdamW(parameters, lr=method.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, method.steps)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.special import log_softmax
 from torch import Tensor
 
 from openwork.edit import Drop, Edit, Set
@@ -24,12 +25,14 @@ from openwork.results.claims import Claims, Standard
 from openwork.results.result import Result
 from openwork.site import Where
 from openwork.vision.passes import encoded
+from openwork.vision.tokens.own_class import own_class
 from openwork.vision.tokens.prompts import Prompts
 
 if TYPE_CHECKING:
     from openwork.network import Network
 
 Tick = Callable[[float], None]
+Blur = Callable[[slice], list[Edit]]
 KIND_HEADS = "a random head of each class"
 KIND_PATCHES = "as many random patches"
 SHOWN = 8
@@ -80,9 +83,9 @@ def traits(
         a table by ``image``, ``head`` and place (``y``, ``x``): ``attention`` of the true class's prompt, ``left`` (how
         many heads were blurred before this one), ``correct``; by ``class``: ``trait`` (the head that is left last most
         often on find images), and where there are masks, by ``part``: ``lift`` (attention of the trait head within the
-        part over that of equal attention everywhere, on held-out images). Two findings, both in nats of the true
-        class's log-probability: blurring the trait head, against random heads; and taking away the patches that it
-        looks at most, against as many random patches.
+        part over that of equal attention everywhere, on held-out images). Two findings, both in nats
+        that the image's own class loses beyond the class of another image: by blurring the trait head of its prompt,
+        against random heads; and by taking away the patches that this looks at most, against as many random patches.
 
     Raises:
         BadInput: for prompts of another network, or no two images of a class.
@@ -93,12 +96,13 @@ def traits(
     rows = list(range(len(pictures)) if rows is None else rows)
     labels = pictures.classes(rows).long().numpy()
     held = _held_out(labels, method.seed)
-    stage = _Stage(net, prompts, pictures, rows, labels, method.batch)
-    base, attention, correct = stage.looks()
+    rng = np.random.default_rng(method.seed)
+    stage = _Stage(net, prompts, pictures, rows, labels, _other_classes(labels, rng), method.batch)
+    base, attention = stage.looks()
+    correct = base.argmax(1) == labels
     tick(0.2)
     left = stage.ranks(lambda share: tick(0.2 + 0.5 * share))
     best = _trait_heads(left, labels, ~held, prompts.classes, stage.heads)
-    rng = np.random.default_rng(method.seed)
     claims = Claims(net, {"pictures": pictures.digest, "rows": rows}, _settings(method, prompts), method.seed)
     mine = np.flatnonzero(held)
     findings = [
@@ -106,7 +110,7 @@ def traits(
         _patches_matter(stage, claims, best, base, attention, mine, method, rng),
     ]
     tick(1.0)
-    table = _table(net, stage, pictures, attention, left, correct, best, held)
+    table = _table(net, stage, pictures, attention[0], left, correct, best, held)
     accuracy, n = float(correct[held].mean()), int(held.sum())
     remarks = (f"the prompts name the class of {accuracy:.1%} of {n} held-out images",)
     return Result("traits", tuple(findings), table, claims.settings, remarks)
@@ -116,10 +120,11 @@ class _Stage:
     """The images of one call, and the last block's heads."""
 
     def __init__(
-        self, net: Network, prompts: Prompts, pictures: Masked, rows: Sequence[int], labels: np.ndarray, batch: int
-    ):
+        self, net: Network, prompts: Prompts, pictures: Masked, rows: Sequence[int], labels: np.ndarray,
+        others: np.ndarray, batch: int,
+    ):  # fmt: skip
         self.net, self.prompts, self.pictures = net, prompts, pictures
-        self.rows, self.labels, self.batch = rows, labels, batch
+        self.rows, self.labels, self.others, self.batch = rows, labels, others, batch
         block = f"blocks.{net.n_blocks - 1}.attn"
         self.scores, self.pattern = f"{block}.scores", f"{block}.pattern"
         self.heads = net.parts(self.scores)
@@ -127,39 +132,50 @@ class _Stage:
         if prompts.patches != self.grid.prefix + self.grid.height * self.grid.width:
             raise BadInput(f"expected prompts of this network; they follow {prompts.patches} tokens")
 
-    def log_probability(
-        self, images: np.ndarray, blurred: np.ndarray, dropped: np.ndarray | None = None
-    ) -> Float[np.ndarray, " image"]:
-        """Log-probability of the true class of some images.
+    def logits(
+        self, images: np.ndarray, blur: Blur = lambda at: [], dropped: np.ndarray | None = None
+    ) -> Float[np.ndarray, "image class"]:
+        """What the prompts say of some images.
 
         Args:
             images: which.
-            blurred: (image, head) the heads that are blurred for the true class's prompt.
+            blur: the edits of a batch, given which of `images` are in it; none may go with patches dropped.
             dropped: (image, count) the patches that are taken out before the first block, none unless given.
         """
         out = []
         for start in range(0, len(images), self.batch):
             at = slice(start, start + self.batch)
             gone = None if dropped is None else dropped[at] + self.grid.prefix
+            edits, lost = self._prompted(gone)
             run = self.net.run(
                 encoded(self.net, self.pictures.pixels([self.rows[i] for i in images[at]])),
                 keep=self.prompts.readout,
-                edits=self._edits(images[at], blurred[at], gone),
+                edits=[*edits, *blur(at)],
             )
-            lost = 0 if gone is None else gone.shape[1]
             values = run[self.prompts.readout][:, self.prompts.patches - lost :].float()
-            logits = values @ self.prompts.scorer.to(values)
-            out.append(logits.log_softmax(-1)[range(len(values)), self.labels[images[at]].tolist()].cpu().numpy())
+            out.append((values @ self.prompts.scorer.to(values)).cpu().numpy())
         return np.concatenate(out).astype(np.float64)
 
-    def _edits(self, images: np.ndarray, blurred: np.ndarray, gone: np.ndarray | None) -> list[Edit]:
-        edits, lost = self._prompted(gone)
-        for head in range(self.heads):
-            for label in np.unique(self.labels[images]):
-                rows = np.flatnonzero(blurred[:, head] & (self.labels[images] == label))
-                if len(rows):
-                    where = Where((self.prompts.position(int(label)) - lost,), rows=rows.tolist())
-                    edits.append(Set(f"{self.scores}[{head}]", where, value=0.0))
+    def blurred(self, head: int) -> Blur:
+        """One head made to look everywhere alike, for all prompts."""
+        first = self.prompts.position(0)
+        where = Where(tuple(range(first, first + self.prompts.classes)))
+        return lambda at: [Set(f"{self.scores}[{head}]", where, value=0.0)]
+
+    def own_blurred(self, images: np.ndarray, heads: np.ndarray) -> Blur:
+        """Some heads of each image, (image, head), made to look everywhere alike for the prompt of its class."""
+
+        def edits(at: slice) -> list[Edit]:
+            out: list[Edit] = []
+            labels = self.labels[images[at]]
+            for head in range(self.heads):
+                for label in np.unique(labels):
+                    rows = np.flatnonzero(heads[at][:, head] & (labels == label))
+                    if len(rows):
+                        where = Where((self.prompts.position(int(label)),), rows=rows.tolist())
+                        out.append(Set(f"{self.scores}[{head}]", where, value=0.0))
+            return out
+
         return edits
 
     def _prompted(self, gone: np.ndarray | None) -> tuple[list[Edit], int]:
@@ -171,22 +187,20 @@ class _Stage:
         shifted = [Drop(e.site, positions=e.positions.numpy() - lost) if isinstance(e, Drop) else e for e in edits]
         return [Drop("blocks.0.resid_pre", positions=gone), *shifted], lost
 
-    def looks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log-probability of each image's class, the attention of its prompt (image, head, place), and who is right."""
-        base, attention, correct = [], [], []
+    def looks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and where the prompts of the images' own class and of another look: (2, image, head, place)."""
+        logits, attention = [], []
         last = self.grid.prefix + self.grid.height * self.grid.width
         for start in range(0, len(self.rows), self.batch):
             rows = self.rows[start : start + self.batch]
-            labels = torch.from_numpy(self.labels[start : start + self.batch])
             images = encoded(self.net, self.pictures.pixels(rows))
             run = self.net.run(images, keep=[self.pattern, self.prompts.readout], edits=self.prompts.edits())
-            logits = self.prompts.logits(run).float().cpu()
-            at = torch.arange(len(rows))
-            base.append(logits.log_softmax(-1)[at, labels])
-            correct.append(logits.argmax(-1) == labels)
-            queries = run[self.pattern].cpu()[at, :, self.prompts.patches + labels]
+            logits.append(self.prompts.logits(run).float().cpu())
+            at, pattern = torch.arange(len(rows)), run[self.pattern].cpu()
+            asked = [torch.from_numpy(of[start : start + self.batch]) for of in (self.labels, self.others)]
+            queries = torch.stack([pattern[at, :, self.prompts.patches + of] for of in asked])
             attention.append(queries[..., self.grid.prefix : last].float())
-        return tuple(torch.cat(x).numpy() for x in (base, attention, correct))  # pyright: ignore[reportReturnType]
+        return torch.cat(logits).numpy().astype(np.float64), torch.cat(attention, 1).numpy()
 
     def ranks(self, tick: Tick) -> Int[np.ndarray, "image head"]:
         """When each head is blurred: 0 for the first, the one that the class needs least."""
@@ -199,7 +213,9 @@ class _Stage:
                 free = np.flatnonzero(~blurred[:, head])
                 trial = blurred[free].copy()
                 trial[:, head] = True
-                kept[free, head] = self.log_probability(images[free], trial) if len(free) else []
+                if len(free):
+                    said = log_softmax(self.logits(free, self.own_blurred(free, trial)), 1)
+                    kept[free, head] = said[np.arange(len(free)), self.labels[free]]
             gone = kept.argmax(1)
             left[images, gone] = step
             blurred[images, gone] = True
@@ -229,48 +245,56 @@ def _trait_heads(left: np.ndarray, labels: np.ndarray, find: np.ndarray, classes
     return out
 
 
-def _one_head(heads: np.ndarray, count: int) -> np.ndarray:
-    return np.arange(count) == heads[:, None]
-
-
 def _heads_matter(
     stage: _Stage, claims: Claims, best: np.ndarray, base: np.ndarray, held: np.ndarray, method: Traits,
     rng: np.random.Generator,
 ):  # fmt: skip
     labels = stage.labels[held]
-    # each head's cost once; a control picks one for every class
-    costs = np.stack(
-        [
-            base[held] - stage.log_probability(held, _one_head(np.full(len(held), h), stage.heads))
-            for h in range(stage.heads)
-        ],
-        1,
-    )
-    effects = costs[np.arange(len(held)), best[labels]]
-    criteria = method.standard.criteria(float(np.abs(costs).sum(1).mean()), "nats")
+    # a blurred prompt moves its own logit alone, so that all prompts are blurred at once, and controls pick of these
+    costs = np.stack([base[held] - stage.logits(held, stage.blurred(head)) for head in range(stage.heads)])
+
+    def effect(heads: np.ndarray) -> np.ndarray:
+        return own_class(costs[heads, :, np.arange(len(heads))].T, labels)
+
+    each = np.stack([effect(np.full(len(best), head)) for head in range(stage.heads)])
+    criteria = method.standard.criteria(float(np.abs(each).sum(0).mean()), "nats")
     drawn = rng.integers(stage.heads, size=(criteria.controls_needed, len(best)))
-    controls = np.array([costs[np.arange(len(held)), picked[labels]].mean() for picked in drawn])
-    text = "each class is known by the head that is left last: blurring it costs log-probability"
-    return claims.claim(text, effects, criteria, "held-out", controls, KIND_HEADS)
+    controls = np.array([effect(picked).mean() for picked in drawn])
+    text = "each class is known by the head that is left last: blurring it costs the class on its own images"
+    return claims.claim(text, effect(best), criteria, "held-out", controls, KIND_HEADS)
 
 
 def _patches_matter(
     stage: _Stage, claims: Claims, best: np.ndarray, base: np.ndarray, attention: np.ndarray, held: np.ndarray,
     method: Traits, rng: np.random.Generator,
 ):  # fmt: skip
-    maps = attention[held, best[stage.labels[held]]]
-    count = max(1, round(method.share * maps.shape[1]))
-    none = np.zeros((len(held), stage.heads), dtype=bool)
+    places = attention.shape[-1]
+    count = max(1, round(method.share * places))
+    images, whole = np.arange(len(held)), log_softmax(base[held], 1)
+    # wherever a prompt looks its class may lose, so that the class of another image is asked the same
+    classes = [of[held] for of in (stage.labels, stage.others)]
 
-    def cost(scores: np.ndarray) -> np.ndarray:
-        gone = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        return base[held] - stage.log_probability(held, none, gone)
+    def cost(scores: Sequence[np.ndarray]) -> Float[np.ndarray, " image"]:
+        gone = [np.argsort(-values, axis=1, kind="stable")[:, :count] for values in scores]
+        own, other = (
+            (whole - log_softmax(stage.logits(held, dropped=patches), 1))[images, of]
+            for patches, of in zip(gone, classes, strict=True)
+        )
+        return own - other
 
-    effects = cost(maps)
-    criteria = method.standard.criteria(float(np.abs(base[held]).mean() + np.log(len(best))), "nats")
-    controls = np.array([cost(rng.random(maps.shape)).mean() for _ in range(criteria.controls_needed)])
+    effects = cost([looks[held, best[of]] for looks, of in zip(attention, classes, strict=True)])
+    own = whole[images, classes[0]]
+    criteria = method.standard.criteria(float(np.abs(own).mean() + np.log(len(best))), "nats")
+    controls = np.array(
+        [cost(list(rng.random((2, len(held), places)))).mean() for _ in range(criteria.controls_needed)]
+    )
     text = f"the {count} patches that the trait head of the true class looks at most carry its class"
     return claims.claim(text, effects, criteria, "held-out", controls, KIND_PATCHES)
+
+
+def _other_classes(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each image the class of a random image of another class."""
+    return np.array([rng.choice(labels[labels != label]) if (labels != label).any() else label for label in labels])
 
 
 def _table(
