@@ -6,7 +6,7 @@
 Source: Dosovitskiy et al. 2021, appendix D.7, and Raghu et al. 2021, section 4 (mean attention distance).
 
 A head follows a concept if more of its attention than is due falls on patches of that concept. Masks of other images
-say what is due, for parts of objects lie near the middle of most pictures.
+that show it say what is due, for parts of objects lie near the middle of most pictures.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Looking:
         category: of masks, whose concepts heads may follow.
         least: held-out images that must show a concept for a claim about it.
         claims: how many pairs of head and concept, the best on find images, to claim on held-out ones.
-        foreign: how many sets of other images' masks.
+        foreign: how many other images of a batch lend each image their masks.
         batch: images that run at once.
         standard: what a claim must meet: its `min_share` is the smallest lift above one that matters.
         seed: of the split and the controls.
@@ -56,7 +56,7 @@ class Looking:
     category: str = "part"
     least: int = 20
     claims: int = 5
-    foreign: int = 4
+    foreign: int = 8
     batch: int = 64
     standard: Standard = field(default_factory=Standard)
     seed: int = 0
@@ -135,9 +135,8 @@ class _Looks:
                 scalars[name].append(values.numpy())
             shown = shares(pictures.masks(list(one.rows))[method.category], concepts, self.grid)
             lift.append(lifts(patterns, shown, self.grid).numpy())
-            others = [shown.roll(k + 1, 0) for k in range(method.foreign)] if len(shown) > method.foreign else []
-            foreign.append(np.stack([lifts(patterns, other, self.grid).numpy() for other in others], 3) if others else
-                           np.full((*patterns.shape[:3], method.foreign, len(FROM), concepts), np.nan))  # fmt: skip
+            others = [others_masks(shown, k + 1) for k in range(method.foreign)]
+            foreign.append(np.stack([lifts(patterns, other, self.grid).numpy() for other in others], 3))
             done += len(one.rows)
             tick(done / len(rows))
         self.scalars = {name: np.concatenate(values) for name, values in scalars.items()}
@@ -181,6 +180,21 @@ def shares(mask: Tensor, concepts: int, grid: Grid) -> Bool[Tensor, "image conce
     cover = torch.nn.functional.adaptive_avg_pool2d(one_hot, (grid.height, grid.width)).flatten(2)
     most = cover.amax(-1, keepdim=True)
     return (cover >= 0.5) | ((cover == most) & (most > 0))
+
+
+def others_masks(shown: Bool[Tensor, "image concept patch"], step: int) -> Bool[Tensor, "image concept patch"]:
+    """Each image's concepts where they lie in another image of the batch that shows them too; nowhere without one.
+
+    Args:
+        shown: where the concepts lie.
+        step: how many such images further the other one is.
+    """
+    out = torch.zeros_like(shown)
+    for concept in range(shown.shape[1]):
+        images = shown[:, concept].any(-1).nonzero().flatten()
+        if len(images) > step:
+            out[images, concept] = shown[images.roll(step), concept]
+    return out
 
 
 def lifts(

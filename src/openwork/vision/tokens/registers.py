@@ -80,8 +80,9 @@ def registers(
         a table by ``block``, on held-out images: ``threshold`` (from find images) and ``median`` of norms, ``share`` of
         the patches that stand out, ``likeness`` of standing-out patches to their neighbours in the image and
         ``ordinary_likeness`` of the others; ``outliers`` by ``block``, ``y``, ``x``: how often each place stands out.
-        If a block has registers, the finding is about the first that has: writing the mean of ordinary tokens over
-        them changes the answer more than the same done to random patches. Without registers there is no finding.
+        If blocks have registers, the finding is about the first that has some in as many images as a claim needs:
+        writing the mean of ordinary tokens over them changes the answer more than the same done to random patches.
+        Without registers there is no finding.
 
     Raises:
         BadInput: for a network without blocks of patch tokens.
@@ -107,7 +108,7 @@ def registers(
     settings = {**asdict(method), "sites": sites}
     claims = claims_about(net, split, settings, method.seed)
     share = (flat > thresholds[:, None]).mean(1)
-    block = next((b for b, s in enumerate(share) if 0 < s <= method.rare), None)
+    block = _first(share, (found > thresholds[:, None, None]).any(2).sum(1), method)
     findings: list[Any] = []
     remarks = list(split.remarks)
     if block is None or not out[block].any():
@@ -121,6 +122,13 @@ def registers(
     tick(1.0)
     table = _table(net, grid, out, alike, thresholds, medians)
     return Result("registers", tuple(findings), table, settings, tuple(remarks))
+
+
+def _first(share: np.ndarray, images: np.ndarray, method: Registers) -> int | None:
+    """The first block with registers in as many images as a claim needs, or else that with the most such images."""
+    some = [b for b, s in enumerate(share) if 0 < s <= method.rare]
+    enough = [b for b in some if images[b] >= method.standard.min_examples]
+    return enough[0] if enough else max(some, key=lambda b: images[b], default=None)
 
 
 def _norms(
