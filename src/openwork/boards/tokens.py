@@ -28,7 +28,7 @@ from openwork.zoo.gazing import BLOCKS, COLOURS, SIDE, Gazing
 
 LAST = BLOCKS - 1
 PROMPTED = ClassPrompts(steps=60, batch=24, rate=0.05)
-JUDGED = Interpreters(groups=1, steps=120, batch=24, rate=2e-2)
+JUDGED = Interpreters(groups=1, steps=120, batch=24, rate=0.02)
 KEPT = "the patches that score highest are those of the part"
 
 
@@ -92,7 +92,8 @@ def _known_by(gaze: Gaze, terms: Terms, seed: int) -> Answer:
 
 def _dropping(gaze: Gaze, terms: Terms, seed: int) -> Answer:
     """The score of every patch of held-out images, and whether those of low score can be spared."""
-    judges = learn_interpreters(gaze.net, gaze.find, JUDGED)
+    telling = gaze.find.regions["part"].flatten(1).any(1).nonzero().flatten().tolist()
+    judges = learn_interpreters(gaze.net, gaze.find, JUDGED, telling)
     method = Dropping(standard=Standard(alpha=terms.alpha), seed=seed)
     result = drop_patches(gaze.net, judges, gaze.held, method)
     score = result.table["score"].to_numpy().reshape(len(gaze.held), -1)

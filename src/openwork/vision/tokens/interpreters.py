@@ -65,10 +65,23 @@ class Interpreters:
 
 
 class Interpreter(nn.Module):
-    """Scores patches before one group of blocks: the mean over heads of sigmoid(policy's query . patch's key)."""
+    """Scores patches before one group of blocks: the mean over heads of sigmoid(policy's query . patch's key).
 
-    def __init__(self, channels: int, heads: int, generator: torch.Generator):
+    Args:
+        channels: of a token.
+        heads: how many.
+        generator: of the first weights.
+        middle: what is taken off each token behind its layer norm. What all tokens share moves all scores alike, so
+            that heads soon keep everything or drop everything; their mean leaves that to the bias.
+    """
+
+    middle: Tensor
+
+    def __init__(
+        self, channels: int, heads: int, generator: torch.Generator, middle: Float[Tensor, " channel"] | None = None
+    ):
         super().__init__()
+        self.register_buffer("middle", torch.zeros(channels) if middle is None else middle)
         self.width = max(1, channels // heads)
         self.policy = nn.Parameter(torch.randn(channels, generator=generator))
         shape = (heads, self.width, channels)
@@ -79,11 +92,16 @@ class Interpreter(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "image patch channel"]) -> Float[Tensor, "image patch"]:
         """Scores from 0 to 1."""
-        tokens = nn.functional.layer_norm(tokens.float(), tokens.shape[-1:])
+        tokens = normed(tokens) - self.middle
         query = self.query @ self.policy
         keys = torch.einsum("npc,hwc->nphw", tokens, self.key)
         logits = torch.einsum("nphw,hw->nph", keys, query) / self.width**0.5 + self.bias
         return logits.sigmoid().mean(-1)
+
+
+def normed(tokens: Float[Tensor, "*place channel"]) -> Float[Tensor, "*place channel"]:
+    """Tokens behind a plain layer norm."""
+    return nn.functional.layer_norm(tokens.float(), tokens.shape[-1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,10 +204,14 @@ def learn_interpreters(
     generator = torch.Generator().manual_seed(method.seed)
     prefix = net.grid("blocks.0.resid_pre").prefix
     channels = net.sites["blocks.0.resid_pre"].shape[-1]
+    sites = {block: f"blocks.{block}.resid_pre" for block in starts}
+    some = torch.randperm(len(rows), generator=generator)[: method.batch].tolist()
+    seen = net.run(encoded(net, pictures.pixels([rows[i] for i in some])), keep=list(sites.values()))
     judges: dict[int, Interpreter] = {}
     rewards = torch.zeros(len(starts), method.steps)
     for number, block in enumerate(starts):
-        judges[block] = Interpreter(channels, method.heads, generator).to(net.device)
+        middle = normed(seen[sites[block]][:, prefix:]).mean((0, 1))
+        judges[block] = Interpreter(channels, method.heads, generator, middle).to(net.device)
         optimiser = torch.optim.Adam(judges[block].parameters(), lr=method.rate)
         for step in range(method.steps):
             picked = torch.randint(len(rows), (min(method.batch, len(rows)),), generator=generator).tolist()
