@@ -5,7 +5,7 @@ import torch
 
 import openwork as ow
 from openwork.pictures import ImageFormat
-from openwork.zoo.sighted import ANGLES, COLOURS, FIRST_SITE, SIDE, blind, scrambled, sighted, spots
+from openwork.zoo.sighted import ANGLES, COLOURS, FIRST, FIRST_SITE, SIDE, blind, scrambled, sighted, spots
 
 
 @pytest.fixture(scope="module", params=[0, 3])
@@ -60,7 +60,7 @@ def test_gratings_are_quarter_turns_of_one_another(made):
 
 
 def test_the_site_is_where_the_units_are(net):
-    assert net.parts(FIRST_SITE) == 13
+    assert net.parts(FIRST_SITE) == FIRST
 
 
 def test_blind_networks_know_no_class(pictures):

@@ -6,13 +6,15 @@ pictures, so that nothing is detected and no class is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from openwork.boards import channels, conceived, tokens
 from openwork.boards.changing import seen
 from openwork.boards.frame import Contender, Terms
 from openwork.boards.scoring import Answer
+from openwork.boards.sights import fires, first_named, leads, named, of_known, rests, unless
 from openwork.boards.subjects import SIGHT, Sight
 from openwork.finding import Finding, Verdict
 from openwork.results.claims import Standard
@@ -99,7 +101,7 @@ def _turning(sight: Sight, terms: Terms, seed: int) -> Answer:
     like = table["likeness"].to_numpy().copy()
     np.fill_diagonal(like, -1)
     alike = np.where(table["round"].to_numpy(), -1, np.maximum(like, like.T).max(1))
-    units = [_named(FIRST_SITE, unit) for unit in table["unit"].to_numpy()]
+    units = [named(FIRST_SITE, unit) for unit in table["unit"].to_numpy()]
     family = table["family"].to_numpy()
     verdicts: dict[str, Verdict] = {}
     for number, finding in enumerate(result.findings):
@@ -114,7 +116,7 @@ def _tuning(sight: Sight, terms: Terms, seed: int) -> Answer:
     gain = result.table["gain"].mean("held_out_example").to_numpy()
     units = [str(unit) for unit in result.table["unit"].to_numpy()]
     answer = Answer({unit: float(v) for unit, v in zip(units, gain, strict=True)})
-    return answer.with_claims(result.findings, [_first_named(f, units) for f in result.findings])
+    return answer.with_claims(result.findings, [first_named(f, units) for f in result.findings])
 
 
 def _picturing(sight: Sight, terms: Terms, seed: int) -> Answer:
@@ -125,22 +127,7 @@ def _picturing(sight: Sight, terms: Terms, seed: int) -> Answer:
     more = table["shown"].mean("view") - table["others"].mean("picture")
     units = [str(unit) for unit in table["unit"].to_numpy()]
     answer = Answer({unit: float(v) for unit, v in zip(units, more.to_numpy(), strict=True)})
-    return answer.with_claims(result.findings, [_first_named(f, units) for f in result.findings])
-
-
-def fires(unit: str, concept: str) -> str:
-    """A unit and what it detects, as an item of the board."""
-    return f"{unit}: {concept}"
-
-
-def rests(label: str, unit: str) -> str:
-    """A class and a unit that it rests on, as an item of the board."""
-    return f"{label} <- {unit}"
-
-
-def leads(label: str, sender: str, receiver: str) -> str:
-    """An edge of a class, as an item of the board."""
-    return f"{label} <- {receiver} <- {sender}"
+    return answer.with_claims(result.findings, [first_named(f, units) for f in result.findings])
 
 
 def _by_pair(units: Iterable[str], concepts: Iterable[str], values: np.ndarray) -> dict[str, float]:
@@ -163,24 +150,7 @@ def _with_seen(answer: Answer, findings: Sequence[Finding]) -> Answer:
     return Answer(answer.scores, verdicts)
 
 
-def _first_named(finding: Finding, units: Sequence[str]) -> str:
-    return next(unit for unit in units if f"{unit} " in f"{finding.claim} ")
-
-
-def _named(site: str, unit: object) -> str:
-    return str(unit) if str(unit).startswith(site) else f"{site}[{unit}]"
-
-
-def _of(truth: Callable[[Sighted], Iterable[str]]) -> Callable[[Sight], frozenset[str]]:
-    """What is true of a network made by hand; nothing of a null."""
-    return lambda sight: frozenset() if sight.known is None else frozenset(truth(sight.known))
-
-
-_DETECTED = _of(lambda known: (fires(unit, f"{CATEGORY} {colour}") for unit, colour in known.detectors.items()))
-
-
-def _not_of_nulls(sight: Sight) -> str:
-    return "" if sight.known is not None else "what activates random weights is not known"
+_DETECTED = of_known(lambda known: (fires(unit, f"{CATEGORY} {colour}") for unit, colour in known.detectors.items()))
 
 
 def _live(known: Sighted) -> Iterable[str]:
@@ -199,23 +169,26 @@ CONTENDERS = {
     ),
     "removal of units": Contender(
         "which unit each class rests on, by removing it", "classes and units", _removing,
-        _of(lambda known: (rests(label, unit) for label, unit in known.critical.items())), kind=SIGHT,
+        of_known(lambda known: (rests(label, unit) for label, unit in known.critical.items())), kind=SIGHT,
     ),
     "class graph": Contender(
         "the edges that carry each class", "edges", _tracing,
-        _of(lambda known: (leads(label, *ends) for label in COLOURS for ends in known.edges)), kind=SIGHT,
+        of_known(lambda known: (leads(label, *ends) for label in COLOURS for ends in known.edges)), kind=SIGHT,
     ),
     "turned families": Contender(
-        "which units are turned copies of one another", "units", _turning, _of(lambda known: known.gratings),
+        "which units are turned copies of one another", "units", _turning, of_known(lambda known: known.gratings),
         kind=SIGHT,
     ),
     "tuning": Contender(
-        "which units are tuned to orientation, by drawn stimuli", "units", _tuning, _of(lambda known: known.gratings),
-        kind=SIGHT,
+        "which units are tuned to orientation, by drawn stimuli", "units", _tuning,
+        of_known(lambda known: known.gratings), kind=SIGHT,
     ),
     "visualisation": Contender(
-        "pictures that activate their unit more than pictures of others do", "units", _picturing, _of(_live),
-        _not_of_nulls, SIGHT,
+        "pictures that activate their unit more than pictures of others do", "units", _picturing, of_known(_live),
+        unless("what activates random weights is not known"), SIGHT,
     ),
+    **channels.CONTENDERS,
+    **conceived.CONTENDERS,
+    **tokens.CONTENDERS,
 }  # fmt: skip
 """Name -> method."""
