@@ -52,5 +52,12 @@ def replaced(value: Any, path: Path, new: Any) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
 
 
+def copied(value: Any) -> Any:
+    """The same structure with copies of its tensors."""
+    for path, leaf in list(leaves(value)):
+        value = replaced(value, path, leaf.clone())
+    return value
+
+
 def _is_record(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, (dict, type))

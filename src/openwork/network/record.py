@@ -48,7 +48,7 @@ class Call:
     inputs: dict[Path, Tensor] = field(default_factory=dict)
     outputs: dict[Path, Tensor] = field(default_factory=dict)
     children: list[Call] = field(default_factory=list)
-    live: list[tuple[str, Path, Tensor]] = field(default_factory=list, repr=False)
+    live: list[tuple[str, Path, Tensor, int]] = field(default_factory=list, repr=False)
     volatile: set[tuple[str, Path]] = field(default_factory=set)
     lies: dict[tuple[str, Path], Lie | None] = field(default_factory=dict, repr=False)
     activations: list[tuple[int, Tensor, Tensor]] = field(default_factory=list, repr=False)
@@ -152,7 +152,7 @@ class Recorder(TorchFunctionMode):
         call = Call(self.names[module], module, ordinal, parent, self.tick())
         for path, leaf in leaves({**dict(enumerate(args)), **kwargs}):
             call.inputs[path] = copy(leaf)
-            call.live.append(("in", path, leaf))
+            call.live.append(("in", path, leaf, version(leaf)))
             call.lies["in", path] = self.follower.of(leaf)
         if parent is not None:
             parent.children.append(call)
@@ -166,7 +166,7 @@ class Recorder(TorchFunctionMode):
         call.end = self.tick()
         for path, leaf in leaves(output):
             call.outputs[path] = copy(leaf)
-            call.live.append(("out", path, leaf))
+            call.live.append(("out", path, leaf, version(leaf)))
             call.lies["out", path] = self.follower.of(leaf)
 
     def dispatched(
@@ -220,6 +220,11 @@ def copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
+def version(tensor: Tensor) -> int:
+    """How many in-place operations a tensor has seen: one may change nothing on these inputs, and much on others."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal bit for bit (NaN equals NaN)."""
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
@@ -244,8 +249,9 @@ def record(root: nn.Module, inputs: Mapping[str, Any]) -> Trace:
         session.install()
         root(**inputs)
         for call in recorder.calls:
-            for side, path, leaf in call.live:
-                if not same(leaf, (call.inputs if side == "in" else call.outputs)[path]):
+            for side, path, leaf, before in call.live:
+                shown = (call.inputs if side == "in" else call.outputs)[path]
+                if version(leaf) != before or not same(leaf, shown):
                     call.volatile.add((side, path))
             call.live = []
     trace = Trace(recorder.calls[0], recorder.calls, recorder.attentions, dict(inputs))

@@ -31,6 +31,7 @@ class Span:
         end: when it returned.
         children: the calls made during it.
         volatile: whether in-place operations change what it returned.
+        overwrites: whether they change what it was given.
     """
 
     name: str
@@ -40,12 +41,14 @@ class Span:
     end: int
     children: list[Span] = field(default_factory=list)
     volatile: bool = False
+    overwrites: bool = False
 
     @classmethod
     def of(cls, call: Call) -> Span:
-        volatile = any(side == "out" for side, _ in call.volatile)
+        sides = {side for side, _ in call.volatile}
         children = [cls.of(child) for child in call.children]
-        return cls(call.name, call.module, call.ordinal, call.start, call.end, children, volatile)
+        times = call.start, call.end
+        return cls(call.name, call.module, call.ordinal, *times, children, "out" in sides, "in" in sides)
 
     def walk(self) -> Iterator[Span]:
         """This span and all below it, outer before inner."""

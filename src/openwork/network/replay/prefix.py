@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from openwork.network.anatomy import deviation, tolerance
 from openwork.network.certify import first_output, in_one_line
-from openwork.network.paths import Path, leaves, replaced
+from openwork.network.paths import Path, copied
 from openwork.network.replay.spread import NotSpread, Spread, for_rows, spreads
-from openwork.network.run import eagerly
+from openwork.network.run import arguments, eagerly
 from openwork.network.session import Session
 from openwork.network.timeline import Span
 
@@ -144,7 +144,7 @@ class Entries:
                 net.map.port(site).attach(session, disturb, True)
                 session.enter(returning(outputs))
                 session.install()
-                return first_output(net.module(**self.example))
+                return first_output(net.module(**arguments(net, self.example)))
 
         assert self._recorded is not None
         try:
@@ -182,7 +182,7 @@ class Prefix:
         outputs = {}
         for span in self.spans[site]:
             key = span.module, span.ordinal
-            outputs[key] = for_rows(self.outputs[key], self.entries.axes[key], picked, self.rows)
+            outputs[key] = for_rows(self.outputs[key], self.entries.axes[key], picked, self.rows, not span.volatile)
         with returning(outputs):
             yield
 
@@ -194,7 +194,7 @@ def outputs_of(net: Network, kwargs: Mapping[str, Any], spans: Sequence[Span]) -
         session.count_steps()
         take(net, session, spans, out)
         session.install()
-        net.module(**kwargs)
+        net.module(**arguments(net, kwargs))
     return out
 
 
@@ -212,10 +212,3 @@ def take(net: Network, session: Session, spans: Iterable[Span], out: dict[tuple[
                 out[key] = copied(output) if wanted[key].volatile else output
 
         session.on_output(module, after)
-
-
-def copied(output: Any) -> Any:
-    """The same structure with copies of its tensors."""
-    for path, leaf in list(leaves(output)):
-        output = replaced(output, path, leaf.clone())
-    return output

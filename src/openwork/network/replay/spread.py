@@ -53,14 +53,23 @@ class Spread:
         """The axis that tokens lie along in what `tokens` gives, or None if it has none."""
         return self.batch if self.flat else self.position
 
-    def rows(self, value: Tensor, examples: Tensor, count: int) -> Tensor:
-        """The value for some of the `count` examples."""
+    def rows(self, value: Tensor, examples: Tensor, count: int, shared: bool = False) -> Tensor:
+        """The value for some of the `count` examples.
+
+        Args:
+            value: the tensor.
+            examples: (example,) which.
+            count: how many it holds.
+            shared: whether a view of the tensor will do where one can be had, since nobody writes to it.
+        """
         if self.batch is None:
             return value
+        width = value.shape[self.batch] // count if self.flat else 1
+        if shared and (self.batch == 0 or len(examples) == count) and bool((examples.diff() == 1).all()):
+            return value.narrow(self.batch, width * int(examples[0]), width * len(examples))
         examples = examples.to(value.device)
         if not self.flat:
             return value.index_select(self.batch, examples)
-        width = value.shape[self.batch] // count
         index = (examples[:, None] * width + torch.arange(width, device=value.device)).flatten()
         return value.index_select(self.batch, index)
 
@@ -104,10 +113,10 @@ def spreads(value: Any, more_rows: Any, fewer_positions: Any) -> dict[Path, Spre
     return out
 
 
-def for_rows(value: Any, axes: Mapping[Path, Spread], examples: Tensor, count: int) -> Any:
-    """A nested value for some of the examples."""
+def for_rows(value: Any, axes: Mapping[Path, Spread], examples: Tensor, count: int, shared: bool = False) -> Any:
+    """A nested value for some of the examples; see `Spread.rows`."""
     for path, leaf in list(leaves(value)):
-        value = replaced(value, path, axes[path].rows(leaf, examples, count))
+        value = replaced(value, path, axes[path].rows(leaf, examples, count, shared))
     return value
 
 

@@ -7,8 +7,8 @@ What ran before the first edited site is not computed again where that was found
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from openwork.network.certify import first_output
 from openwork.network.context import Context, Ledger, SourceRun
 from openwork.network.inputs import Prepared
 from openwork.network.layout import place_axes
+from openwork.network.paths import leaves
 from openwork.network.ports import joined, select
+from openwork.network.record import version
 from openwork.network.replay.prefix import Prefix
 from openwork.network.replay.writes import Write
 from openwork.network.run import called, eagerly
@@ -68,6 +70,7 @@ class Stack:
     sources: Mapping[str, SourceRun]
     surrogates: Mapping[str, Callable[[Tensor], Tensor]]
     prefix: Prefix | None = None
+    latest: tuple[Any, Prepared] | None = field(default=None, init=False)
 
     def run(self, cells: Sequence[Row]) -> Tensor:
         """The logits of all examples of all cells, one cell after the other: (row, ...).
@@ -77,7 +80,7 @@ class Stack:
         """
         net = self.net
         examples = [e for cell in cells for e in cell.examples]
-        prepared = net.preparer.prepare(self.inputs.take(examples))
+        prepared = self._prepared(examples)
         spans, start = [], 0
         for cell in cells:
             spans.append(slice(start, start + len(cell.examples)))
@@ -100,6 +103,13 @@ class Stack:
                     f"{ledger.edit.where}"
                 )
         return logits
+
+    def _prepared(self, examples: list[int]) -> Prepared:
+        """The arguments of a call on some examples; passes on the same ones share them while none writes to them."""
+        if self.latest is None or self.latest[0] != (examples, _versions(self.latest[1])):
+            prepared = self.net.preparer.prepare(self.inputs.take(examples))
+            self.latest = (examples, _versions(prepared)), prepared
+        return self.latest[1]
 
     def _visit(
         self,
@@ -139,6 +149,10 @@ class Stack:
             return out
 
         return each
+
+
+def _versions(prepared: Prepared) -> list[int]:
+    return [version(leaf) for _, leaf in leaves(prepared.kwargs)]
 
 
 def _writing(write: Write, examples: Sequence[int], axis: int, axes: tuple[str, ...]) -> Visit:

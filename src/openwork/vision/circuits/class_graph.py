@@ -24,6 +24,7 @@ from openwork.edit import Edit, Patch, Set
 from openwork.errors import BadInput, TaskFailed, UnknownName
 from openwork.network import measure
 from openwork.network.context import SourceRun
+from openwork.network.replay.behind import Behind
 from openwork.pictures import Masked
 from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
@@ -239,19 +240,21 @@ class _Work:
             by_sender.setdefault(sender, []).append(receiver)
         out: dict[tuple[Site, Site], np.ndarray] = {}
         senders = list(by_sender)
+        later: dict[str, Behind] = {}
+        plain: dict[str, Tensor] = {}
         for start in range(0, len(senders), TOGETHER):
             group = senders[start : start + TOGETHER]
             sources: dict[str, Any] = {}
             cells: list[tuple[Site, Site]] = []
-            plain: dict[str, Tensor] = {}
             for sender in group:
-                later = list(dict.fromkeys(r.path for r in by_sender[sender]))
-                inputs = dict(batch.clean.values)  # pyright: ignore[reportAttributeAccessIssue]
-                run = self.net.run(inputs, keep=later, edits=self.out(sender))
-                for path in later:
-                    if path not in plain:
-                        plain[path] = self.net.run(inputs, keep=path)[path]
-                sources[SOURCE.format(sender)] = SourceRun({path: run[path] for path in later}, run.layout)
+                paths = list(dict.fromkeys(r.path for r in by_sender[sender]))
+                if sender.path not in later:
+                    later[sender.path] = Behind(self.net, batch.clean, sender.path)
+                run = later[sender.path].run(edits=self.out(sender), keep=paths)
+                if any(path not in plain for path in paths):
+                    unedited = later[sender.path].run(keep=paths)
+                    plain |= {path: unedited[path] for path in paths}
+                sources[SOURCE.format(sender)] = SourceRun({path: run[path] for path in paths}, run.layout)
                 for receiver in by_sender[sender]:
                     c = list(receiver.index)
                     before, after = plain[receiver.path][:, c], run[receiver.path][:, c]

@@ -20,6 +20,7 @@ from torch import Tensor
 from openwork.edit import Add
 from openwork.errors import BadInput
 from openwork.finding import Finding
+from openwork.network.replay.behind import Behind
 from openwork.pictures import Pictures
 from openwork.results.claims import Standard
 from openwork.results.result import Result
@@ -158,14 +159,15 @@ def _interventions(
     push = method.push * torch.where(spread > 0, spread, torch.full_like(spread, typical))
     inputs = read(net, split.held, split.held_rows)
     until = None if found.receiver == "logits" else found.receiver
-    base = found.read(net.run(inputs, keep=found.receiver, until=until)[found.receiver])
+    later = Behind(net, inputs, found.sender)
+    base = found.read(later.run(keep=found.receiver, until=until)[found.receiver])
     width = net.grid(found.sender).width
     foretold, observed = [], []
     for number, (unit, row, column) in enumerate(entries, 1):
         place = (found.under[0] + found.dy[row]) * width + found.under[1] + found.dx[column]
         amount = float(push[unit])
         edit = Add(Site(found.sender, (found.in_units[unit],)), where=place, vector=amount)
-        run = net.run(inputs, keep=found.receiver, edits=edit, until=until)
+        run = later.run(edits=edit, keep=found.receiver, until=until)
         observed.append((found.read(run[found.receiver]) - base).float().cpu().numpy())
         foretold.append(amount * found.values[:, unit, row, column].float().cpu().numpy())
         tick(number / len(entries))

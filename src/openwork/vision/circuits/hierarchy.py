@@ -21,6 +21,7 @@ from torch import Tensor
 
 from openwork.edit import Set
 from openwork.errors import BadInput
+from openwork.network.replay.behind import Behind
 from openwork.pictures import Masked
 from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
@@ -308,6 +309,7 @@ class _Side:
         self.inputs: Tensor = read(net, pictures, rows)
         self.shows = _shows(pictures, rows)
         self.base = {name: pooled(net, name, self.inputs) for name in names}
+        self.later: dict[str, Behind] = {}
 
     def effect(
         self,
@@ -319,7 +321,9 @@ class _Side:
         """What later detectors lose when some units are held at their mean."""
         edits = [Set(Site(step.lower_site, (int(u),)), value=float(means[step.lower_site][u])) for u in units]
         late = step.upper_site
-        after = pooled(self.net, late, self.inputs, edits) if edits else self.base[late]
+        if step.lower_site not in self.later:
+            self.later[step.lower_site] = Behind(self.net, self.inputs, step.lower_site)
+        after = pooled(self.later[step.lower_site], late, None, edits) if edits else self.base[late]
         loss = (self.base[late] - after) / scale[late]
         sides = []
         for kinds in (step.contained, step.others):

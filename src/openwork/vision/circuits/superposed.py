@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from openwork.edit import Set
 from openwork.errors import BadInput
+from openwork.network.replay.behind import Behind
 from openwork.pictures import Masked
 from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
@@ -106,10 +108,10 @@ def superposed(
         tick: told the share that is done.
 
     Returns:
-        a finding for each of the clearest: the unit held at its mean moves both detectors, each in images of its own
-        concept and as the sign of its weight foretells, by this many standard deviations in the weaker one; and a
-        table: ``answer`` (unit, concept) and ``detects`` (reader, concept), correlations with presence; ``weight``
-        (reader, unit); and of each candidate its unit, concepts, readers and weights.
+        a finding for each of the clearest: the unit held at its median over all places moves both detectors, each in
+        images of its own concept and as the sign of its weight foretells, by this many standard deviations in the
+        weaker one; and a table: ``answer`` (unit, concept) and ``detects`` (reader, concept), correlations with
+        presence; ``weight`` (reader, unit); and of each candidate its unit, concepts, readers and weights.
 
     Raises:
         UnknownName: for a site that does not exist.
@@ -135,7 +137,8 @@ def superposed(
     held_names, held_there = presence(split.held, split.held_rows)
     if held_names != names:
         raise BadInput("expected held-out images with the same concepts as the find images")
-    change = _Changes(net, found, read(net, split.held, split.held_rows), active.mean(0), late.std(0))
+    usual = _median(net, found.sender, inputs)[list(found.in_units)]
+    change = _Changes(net, found, read(net, split.held, split.held_rows), usual, late.std(0))
     remarks = []
     for number, one in enumerate(groups[: method.claims]):
         rows = [np.flatnonzero(held_there[:, c] & ~held_there[:, d]) for c, d in (one.concepts, one.concepts[::-1])]
@@ -225,29 +228,39 @@ def shared(
     return sorted(out, key=lambda one: -one.score)
 
 
-class _Changes:
-    """What becomes of detectors on held-out images when a unit is held at its mean."""
+def _median(net: Network, site: str, inputs: Tensor) -> Float[np.ndarray, " channel"]:
+    """What every channel is at most places.
 
-    def __init__(self, net: Any, found: Any, inputs: Any, mean: np.ndarray, deviation: np.ndarray):
-        self.net, self.found, self.inputs = net, found, inputs
-        self.mean, self.deviation = mean, np.maximum(deviation, 1e-12)
+    Its mean would not do: of a unit that fires at few places it lies above what an image of one concept has on
+    average, and below what the detectors read.
+    """
+    value = net.run(inputs, keep=site, until=site)[site].float()
+    return value.transpose(0, 1).flatten(1).median(1).values.double().cpu().numpy()
+
+
+class _Changes:
+    """What becomes of detectors on held-out images when a unit is held at what it is at most places."""
+
+    def __init__(self, net: Any, found: Any, inputs: Any, usual: np.ndarray, deviation: np.ndarray):
+        self.found, self.later = found, Behind(net, inputs, found.sender)
+        self.usual, self.deviation = usual, np.maximum(deviation, 1e-12)
         self.base = self._read(())
-        self.active = pooled(net, found.sender, inputs)[:, list(found.in_units)]
+        self.active = pooled(self.later, found.sender)[:, list(found.in_units)]
         self.seen: dict[int, np.ndarray] = {}
 
     def _read(self, edits: Any) -> np.ndarray:
-        return pooled(self.net, self.found.receiver, self.inputs, edits)[:, list(self.found.out_units)]
+        return pooled(self.later, self.found.receiver, None, edits)[:, list(self.found.out_units)]
 
     def foretold(self, unit: int, one: Shared, rows: Sequence[np.ndarray]) -> Float[np.ndarray, " pair"]:
         """Pairs of an image of each concept: the lesser change of the two detectors, along the foretold sign."""
         if unit not in self.seen:
-            value = torch.tensor(float(self.mean[unit]))
+            value = torch.tensor(float(self.usual[unit]))
             edit = Set(Site(self.found.sender, (self.found.in_units[unit],)), value=value)
             self.seen[unit] = (self._read(edit) - self.base) / self.deviation
         n = min(map(len, rows))
         sides = []
         for reader, weight, some in zip(one.readers, one.weights, rows, strict=True):
-            sign = np.sign(weight) * np.sign(self.mean[unit] - self.active[some[:n], unit])
+            sign = np.sign(weight) * np.sign(self.usual[unit] - self.active[some[:n], unit])
             sides.append(sign * self.seen[unit][some[:n], reader])
         return np.minimum(*sides)
 

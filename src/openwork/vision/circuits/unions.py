@@ -18,6 +18,7 @@ from torch import Tensor
 from openwork.edit import Ablate
 from openwork.errors import BadInput
 from openwork.evidence import benjamini_hochberg
+from openwork.network.replay.behind import Behind
 from openwork.pictures import Pictures
 from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
@@ -166,15 +167,24 @@ def evenness(
     return least, p
 
 
-def worst(parts: Sequence[Float[np.ndarray, " image"]]) -> Float[np.ndarray, " example"]:
+def worst(parts: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " example"]:
     """Examples of one image for each member: the least of what these members do alone."""
     n = min(map(len, parts))
     return np.stack([part[:n] for part in parts]).min(0)
 
 
-def pooled(net: Network, site: str, inputs: Tensor, edits: Any = ()) -> Float[np.ndarray, "image channel"]:
-    """The mean over places of every channel."""
-    value = net.run(inputs, keep=site, edits=edits, until=None if site == "logits" else site)[site]
+def pooled(
+    runs: Network | Behind, site: str, inputs: Tensor | Sequence[int] | None = None, edits: Any = ()
+) -> Float[np.ndarray, "image channel"]:
+    """The mean over places of every channel.
+
+    Args:
+        runs: the network, or its runs from some site on.
+        site: of the channels.
+        inputs: images for the network; which ones, or None for all, for runs of given images.
+        edits: to run with.
+    """
+    value = runs.run(inputs, keep=site, edits=edits, until=None if site == "logits" else site)[site]  # pyright: ignore
     return value.flatten(2).mean(2).double().cpu().numpy() if value.ndim > 2 else value.double().cpu().numpy()
 
 
@@ -182,8 +192,9 @@ class _Responses:
     """How units answer to held-out images when channels are taken out."""
 
     def __init__(self, net: Network, sender: str, receiver: str, inputs: Tensor):
-        self.net, self.sender, self.receiver, self.inputs = net, sender, receiver, inputs
-        self.active = pooled(net, sender, inputs)
+        self.sender, self.receiver = sender, receiver
+        self.later = Behind(net, inputs, sender)
+        self.active = pooled(self.later, sender)
 
     def alone(
         self, unit: int, members: Sequence[int], weight: Float[np.ndarray, " channel"]
@@ -201,11 +212,10 @@ class _Responses:
             if not len(rows):
                 found.append(np.empty(0))
                 continue
-            inputs = self.inputs[rows.tolist()]
             both = []
             for out in ([m for m in members if m != member], members):
                 edit = Ablate(Site(self.sender, tuple(sorted(out))), how="zero")
-                both.append(pooled(self.net, self.receiver, inputs, edit)[:, unit])
+                both.append(pooled(self.later, self.receiver, rows.tolist(), edit)[:, unit])
             found.append(both[0] - both[1])
         return found
 
