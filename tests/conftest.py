@@ -9,6 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parents[1] / "src" / "openwork"
+
+
+def with_shapes() -> list[str]:
+    """The modules that state shapes: to check every call of the others would take as long as all tests."""
+    found = (path for path in PACKAGE.rglob("*.py") if "from jaxtyping import" in path.read_text(encoding="utf-8"))
+    return [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in found]
+
+
+install_import_hook(with_shapes(), "beartype.beartype")
 
 
 @pytest.fixture(scope="session", autouse=True)
