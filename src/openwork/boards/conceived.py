@@ -29,11 +29,11 @@ MASKS, THROUGH, BESIDE = "vectors of the masks", "units of the colours", "units 
 
 
 def _crafting(sight: Sight, terms: Terms, seed: int) -> Answer:
-    """How far the concepts that each class depends on are found at each thing."""
+    """How far the concepts that each class depends on are at each thing; of the first of each there is a claim."""
     answer, things = Answer({}), (GROUND, *sight.find.concepts["thing"])
     for target, label in enumerate(COLOURS):
         method = Craft(
-            concepts=5, crops=6, images=24, design=8, claims=terms.claims, examples=12,
+            concepts=5, crops=6, images=24, design=8, claims=1, examples=12,
             standard=Standard(alpha=terms.alpha), seed=seed,
         )  # fmt: skip
         result = craft(sight.net, FIRST_SITE, sight.find, target, method, held_out=sight.held)
@@ -45,8 +45,8 @@ def _crafting(sight: Sight, terms: Terms, seed: int) -> Answer:
         amount = np.maximum(result.table["importance"].to_numpy(), 0) @ share
         scores = {rests(label, thing): float(v) for thing, v, part in zip(things, amount, there.values(), strict=True)
                   if part.size}  # fmt: skip
-        most = [things[int(share[int(f.claim.split(" ")[1])].argmax())] for f in result.findings]
-        answer |= Answer(scores).with_claims(result.findings, [rests(label, thing) for thing in most])
+        claimed = [things[int(share[int(f.claim.split(" ")[1])].argmax())] for f in result.findings]
+        answer |= Answer(scores).with_claims(result.findings, [rests(label, thing) for thing in claimed])
     return answer
 
 
