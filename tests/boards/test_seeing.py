@@ -5,7 +5,7 @@ import pytest
 from openwork.boards.frame import Terms
 from openwork.boards.scoring import scored
 from openwork.boards.seeing import CONTENDERS
-from openwork.boards.subjects import SIGHT, subject
+from openwork.boards.subjects import GAZE, SIGHT, subject
 from openwork.boards.subsets import few, networks
 
 
@@ -51,7 +51,7 @@ def test_pictures_of_random_weights_are_not_asked_for(null, sight):
     assert not CONTENDERS["visualisation"].barred(sight)
 
 
-def test_the_board_asks_about_sights_alone():
-    assert all(SIGHT in name for name in networks("seeing"))
-    assert few("seeing") == ["sight/0", "null/sight-0"]
-    assert all(contender.kind == SIGHT for contender in CONTENDERS.values())
+def test_the_board_asks_about_sights_and_gazes_alone():
+    assert all(SIGHT in name or GAZE in name for name in networks("seeing"))
+    assert few("seeing") == ["sight/0", "gaze/0", "null/sight-0", "null/gaze-0"]
+    assert {contender.kind for contender in CONTENDERS.values()} == {SIGHT, GAZE}

@@ -146,8 +146,8 @@ def gazing(seed: int) -> Gazing:
             module.get_submodule(f"vit.layers.{block}.attention.o_proj").weight[:, _rows(order[7])] = 0  # pyright: ignore
             silent.append((block, order[7]))
         # once the class token has its answer it asks no more
-        wiring.switch(gathers, 3, {"flag": 20, "one": -10}, {f"ask {c}": -ASK for c in COLOURS})
-        wiring.switch(filled, 4, {"register": 20}, {"big": 60.0})
+        wiring.switch(gathers, 3, {"flag": 20.0, "one": -10.0}, {f"ask {c}": -ASK for c in COLOURS})
+        wiring.switch(filled, 4, {"register": 20.0}, {"big": 60.0})
         for number, colour in enumerate(COLOURS):
             # neither a pale patch nor one of another colour is a part
             wiring.switch(0, number, {f"chroma {colour}": 10.0, "one": -12.0}, {f"part {colour}": 2.0})

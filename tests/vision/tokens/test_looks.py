@@ -1,4 +1,4 @@
-"""Where heads look: the numbers by loops, and a head that is known to follow the coloured patch."""
+"""Where heads look: the numbers by loops, and heads that are known to follow the parts of classes."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,9 @@ import torch
 import openwork as ow
 from openwork.errors import BadInput
 from openwork.network.grid import Grid
-from openwork.vision.tokens.looks import Looking, distances, lifts, look, shares, summaries
+from openwork.vision.tokens.looks import Looking, distances, lifts, look, others_masks, shares, summaries
 from openwork.worlds.picture_array import PictureArray
-
-from . import planted_vit as planted
+from openwork.zoo.gazing import COLOURS, FORMAT, gazing, glances
 
 GRID = Grid(2, 3, 1, (4.0, 4.0), (1.5, 1.5), (8.0, 12.0), (8, 12), True)
 
@@ -22,8 +21,18 @@ def patterns():
 
 
 @pytest.fixture(scope="module")
-def shown():
-    return look(planted.network(), planted.pictures(120, 6)[0], Looking(least=10))
+def known():
+    return gazing(0)
+
+
+@pytest.fixture(scope="module")
+def net(known):
+    return ow.open(known.module, name="gaze", images=FORMAT)
+
+
+@pytest.fixture(scope="module")
+def shown(net):
+    return look(net, glances(120, 6), Looking(least=10))
 
 
 def test_distance_entropy_and_looks_at_oneself_by_loops(patterns):
@@ -82,36 +91,63 @@ def test_a_small_concept_counts_where_it_covers_most():
     assert not where[2].any()
 
 
-def test_the_head_that_must_follow_the_colour_is_found(shown):
-    lift = shown.table["lift"].sel({"from": "class token"}).values[1]
-    assert (lift[1 - planted.SILENT] > 3).all()
-    foreign = shown.table["foreign_lift"].sel({"from": "class token"}).values[1]
-    assert (foreign[1 - planted.SILENT] < 2).all()
+def test_foreign_masks_are_those_of_images_that_show_the_concept_too():
+    rng = np.random.default_rng(0)
+    shown = torch.from_numpy(rng.random((7, 3, 6)) < 0.3) & torch.from_numpy(rng.random((7, 3, 1)) < 0.6)
+    shown[:, 2] = False
+    shown[3, 2, 1] = True  # one image alone
+    for step in (1, 2):
+        found = others_masks(shown, step)
+        for concept in range(3):
+            images = [i for i in range(7) if shown[i, concept].any()]
+            for i in range(7):
+                if i not in images or len(images) <= step:
+                    assert not found[i, concept].any()
+                else:
+                    other = images[(images.index(i) - step) % len(images)]
+                    assert other != i
+                    assert torch.equal(found[i, concept], shown[other, concept])
 
 
-def test_claims_name_it_and_are_only_looked_at(shown):
-    assert shown.findings[0].estimate > 2
+def test_the_heads_that_follow_a_part_are_found(known, shown):
+    lift, foreign = (shown.table[name].sel({"from": "class token"}) for name in ("lift", "foreign_lift"))
+    for colour, (block, head) in known.follows.items():
+        assert float(lift.sel(concept=colour)[block, head]) > 10
+        assert float(foreign.sel(concept=colour)[block, head]) < 6
+
+
+def test_a_head_that_looks_at_the_middle_follows_no_part(known, shown):
+    first = {name: shown.table[name].sel({"from": "class token"}).values for name in ("lift", "foreign_lift")}
+    others = np.ones(first["lift"].shape, dtype=bool)
+    for number, at in enumerate(known.follows.values()):
+        others[(*at, number)] = False
+    assert (first["lift"][others] > 2).any()  # parts lie in the middle
+    assert (np.abs(first["lift"] - first["foreign_lift"])[others] < 1).all()
+
+
+def test_claims_name_them_and_are_only_looked_at(known, shown):
+    named = {f"head {head} of block {block} follows {c}" for c, (block, head) in known.follows.items()}
+    assert {finding.claim.split(":")[0] for finding in shown.findings[: len(COLOURS)]} == named
     assert {finding.verdict for finding in shown.findings} <= {"inconclusive", "rejected"}
-    assert "of block" in shown.findings[0].claim
+    assert min(finding.estimate for finding in shown.findings[: len(COLOURS)]) > 2
 
 
-def test_masks_without_the_category_are_refused():
+def test_masks_without_the_category_are_refused(net):
     with pytest.raises(BadInput, match="masks of object"):
-        look(planted.network(), planted.pictures(12, 6)[0], Looking(category="object"))
+        look(net, glances(12, 6), Looking(category="object"))
 
 
 def test_a_network_without_attention_is_refused():
     net = ow.open(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).eval(), images=ow.ImageFormat())
     with pytest.raises(BadInput, match="attention patterns"):
-        look(net, planted.pictures(12, 6)[0])
+        look(net, glances(12, 6))
 
 
-def test_few_images_are_said_to_be_few():
-    corpus = planted.pictures(8, 6)[0]
-    assert any("too few" in remark for remark in look(planted.network(), corpus).remarks)
+def test_few_images_are_said_to_be_few(net):
+    assert any("too few" in remark for remark in look(net, glances(8, 6)).remarks)
 
 
-def test_corpora_without_masks_are_refused():
-    bare = PictureArray(planted.pictures(8, 6)[0].values)
+def test_corpora_without_masks_are_refused(net):
+    bare = PictureArray(glances(8, 6).values)
     with pytest.raises(BadInput, match="masks of part"):
-        look(planted.network(), bare)
+        look(net, bare)

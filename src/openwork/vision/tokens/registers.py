@@ -181,7 +181,7 @@ class _Stage:
         self.images = np.flatnonzero(self.out.any(1))
         self.base = self._answers(None)
 
-    def _answers(self, over: Bool[np.ndarray, "image patch"] | None) -> Float[Tensor, "image class"]:
+    def _answers(self, over: Bool[np.ndarray, "image patch"] | None) -> Float[Tensor, "standing class"]:
         """Log-probabilities, with the mean of an image's ordinary tokens written over some."""
         answers = []
         for start in range(0, len(self.images), self.method.batch):
@@ -204,7 +204,7 @@ class _Stage:
 
         return write
 
-    def _divergence(self, over: np.ndarray) -> Float[np.ndarray, " image"]:
+    def _divergence(self, over: np.ndarray) -> Float[np.ndarray, " standing"]:
         """How far the answers go from those of the images as they are: KL(as they are || written over)."""
         other = self._answers(over)
         return (self.base.exp() * (self.base - other)).sum(-1).numpy()
