@@ -68,6 +68,14 @@ def test_the_factors_are_the_colours(result: Result):
     assert result.table.attrs["explained"] > 0.98
 
 
+def test_factors_that_still_move_are_said_to(result: Result, monkeypatch: pytest.MonkeyPatch):
+    assert not any("rounds" in remark for remark in result.remarks)
+    monkeypatch.setattr("openwork.vision.concepts.craft.ROUNDS", 2)
+    method = Craft(concepts=3, crops=4, images=8, design=4, claims=0)
+    cut = craft(network(), "module:1.out", pictures(24, 0), 0, method, held_out=pictures(24, 1))
+    assert any("after 2 rounds" in remark for remark in cut.remarks)
+
+
 def test_importance_ranks_what_the_class_reads(result: Result):
     importance = dict(zip(colour_of(result), result.table.importance.values.tolist(), strict=True))
     assert importance[0] > 2 * importance[1] > 0

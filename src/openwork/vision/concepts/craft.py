@@ -13,7 +13,8 @@ factors are those of scikit-learn's NMF (Lee and Seung 1999; Cichocki and Phan 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ from openwork.vision.passes import maps
 if TYPE_CHECKING:
     from openwork.network import Network
 
+ROUNDS = 1000
+"""Of the fit of factors, at most."""
 KIND = "random non-negative directions of equal size at the same places"
 
 
@@ -136,6 +139,8 @@ def craft(
                        explained=factors.explained)  # fmt: skip
     side = crops.pixels.shape[-1]
     remarks = [f"crops of {crops.side} px are enlarged to {side} px, as the method has it", *split.remarks]
+    if not factors.converged:
+        remarks.append(f"the factors still moved after {ROUNDS} rounds; fewer concepts would come to rest sooner")
     return Result("CRAFT concepts", findings, table, settings, tuple(remarks))
 
 
@@ -175,12 +180,14 @@ class _Factors:
         basis: (concept, channel).
         coefficients: (crop, concept) of the crops it was fitted on.
         explained: share of their squared activations.
+        converged: whether the fit came to an end before its last round.
     """
 
     model: Any
     basis: Float[np.ndarray, "concept channel"]
     coefficients: Float[np.ndarray, "crop concept"]
     explained: float
+    converged: bool
 
     @classmethod
     def of(cls, net: Network, site: str, pixels: Tensor, method: Craft) -> _Factors:
@@ -200,18 +207,28 @@ class _Factors:
             )
         model = NMF(
             method.concepts,  # pyright: ignore[reportArgumentType]
-            init="nndsvda", max_iter=1000, tol=1e-4, random_state=method.seed,
+            init="nndsvda", max_iter=ROUNDS, tol=1e-4, random_state=method.seed,
         )  # fmt: skip
-        coefficients = model.fit_transform(values)
+        coefficients = _quietly(model.fit_transform, values)
         rest = ((values - coefficients @ model.components_) ** 2).sum()
-        return cls(model, model.components_, coefficients, 1 - float(rest / max((values**2).sum(), 1e-30)))
+        explained = 1 - float(rest / max((values**2).sum(), 1e-30))
+        return cls(model, model.components_, coefficients, explained, model.n_iter_ < ROUNDS)
 
     def of_maps(self, found: Float[Tensor, "image channel y x"]) -> Float[np.ndarray, "image concept y x"]:
         """How much of each concept is at each place."""
         flat = found.permute(0, 2, 3, 1).reshape(-1, found.shape[1]).cpu().double().numpy()
         _require_positive(flat, "the site")
         n, _, height, width = found.shape
-        return self.model.transform(flat).reshape(n, height, width, -1).transpose(0, 3, 1, 2)
+        return _quietly(self.model.transform, flat).reshape(n, height, width, -1).transpose(0, 3, 1, 2)
+
+
+def _quietly(fit: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Without a warning of rounds that came to their end, which a remark says."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fit(values)
 
 
 def _require_positive(values: np.ndarray, site: str) -> None:
