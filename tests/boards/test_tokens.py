@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """What looks into vision transformers, asked about one wired by hand and about a null."""
 
 import pytest

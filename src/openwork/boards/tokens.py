@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def _gathering(gaze: Gaze, terms: Terms, seed: int) -> Answer:
 
 def _known_by(gaze: Gaze, terms: Terms, seed: int) -> Answer:
     """How late each head of the last block is blurred for each class; and what the claims about all classes name."""
-    prompts = learn_prompts(gaze.net, gaze.find, PROMPTED)
+    prompts = learn_prompts(gaze.net, gaze.find, replace(PROMPTED, seed=seed))
     result = traits(gaze.net, prompts, gaze.held, Traits(standard=Standard(alpha=terms.alpha), seed=seed))
     table = result.table
     held, labels = table["held_out"].to_numpy(), table["label"].to_numpy()
@@ -93,7 +94,7 @@ def _known_by(gaze: Gaze, terms: Terms, seed: int) -> Answer:
 def _dropping(gaze: Gaze, terms: Terms, seed: int) -> Answer:
     """The score of every patch of held-out images, and whether those of low score can be spared."""
     telling = gaze.find.regions["part"].flatten(1).any(1).nonzero().flatten().tolist()
-    judges = learn_interpreters(gaze.net, gaze.find, JUDGED, telling)
+    judges = learn_interpreters(gaze.net, gaze.find, replace(JUDGED, seed=seed), telling)
     method = Dropping(standard=Standard(alpha=terms.alpha), seed=seed)
     result = drop_patches(gaze.net, judges, gaze.held, method)
     score = result.table["score"].to_numpy().reshape(len(gaze.held), -1)

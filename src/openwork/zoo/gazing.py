@@ -275,8 +275,9 @@ def _module() -> nn.Module:
 
     config = ViTConfig(
         hidden_size=WIDTH, num_hidden_layers=BLOCKS, num_attention_heads=HEADS, intermediate_size=16, image_size=SIZE,
-        patch_size=PATCH, num_labels=len(COLOURS),
+        patch_size=PATCH,
     )  # fmt: skip
+    config.num_labels = len(COLOURS)
     return ViTForImageClassification(config).eval()
 
 
