@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openwork.boards.subjects import CHANGE, COURSE, DEPTH, EACH, GAZE, SIGHT, subjects
+from openwork.boards.subjects import CHANGE, COURSE, DEPTH, GAZE, SIGHT, subjects
 from openwork.zoo import nulls
 from openwork.zoo.member import FAMILIES, members
 
@@ -25,7 +25,7 @@ def few(board: str) -> list[str]:
         board: for which scoreboard.
     """
     if board in NO_NETWORKS:
-        return subjects(KINDS[board])[::EACH]
+        return [name for name in subjects(KINDS[board]) if name.endswith(("/0", "-0"))]
     return [*QUICK, *(f"null/{name}" for name in nulls.names(QUICK_KINDS, 1))]
 
 
