@@ -12,7 +12,7 @@ import torch
 from openwork.boards.frame import Contender, Terms
 from openwork.boards.scoring import Answer
 from openwork.boards.sights import channel, named, number, of_known, rests, scenes, unless
-from openwork.boards.subjects import SIGHT, Sight
+from openwork.boards.subjects import SIGHT, SPOTS, Sight
 from openwork.finding import Verdict
 from openwork.results.claims import Standard
 from openwork.site import Site
@@ -48,7 +48,7 @@ def _expanding(sight: Sight, terms: Terms, seed: int) -> Answer:
 def _uniting(sight: Sight, terms: Terms, seed: int) -> Answer:
     """How much each unit weighs the member of each set that counts least for it."""
     sets = _sets(sight)
-    method = Uniting(alpha=terms.alpha, draws=9999, standard=Standard(alpha=terms.alpha), seed=seed)
+    method = Uniting(images=SPOTS, alpha=terms.alpha, draws=9999, standard=Standard(alpha=terms.alpha), seed=seed)
     result = unions(sight.net, sight.find, sets, FIRST_SITE, SECOND_SITE, method, held_out=sight.held)
     least = result.table["least"]
     units = [named(SECOND_SITE, unit) for unit in least["unit"].to_numpy()]
@@ -80,7 +80,7 @@ def _numbers(units: Iterable[str]) -> list[int]:
 def _sharing(sight: Sight, terms: Terms, seed: int) -> Answer:
     """How clearly two unrelated concepts share each unit."""
     find, held = scenes(sight, "colour", "pattern")
-    method = Sharing(standard=Standard(alpha=terms.alpha), seed=seed)
+    method = Sharing(images=SPOTS, standard=Standard(alpha=terms.alpha), seed=seed)
     units = () if sight.known is None else _numbers(made(sight.known, FIRST_SITE) | sight.known.dead)
     result = superposed(sight.net, find, Site(FIRST_SITE, tuple(units)), SECOND_SITE, method, held_out=held)
     table = result.table
@@ -131,7 +131,7 @@ def _climbing(sight: Sight, terms: Terms, seed: int) -> Answer:
     """How much more striped patches rest on detectors of what they contain than those of others do."""
     find, held = scenes(sight, "colour", "texture", "object")
     dissection = Dissection(share=0.02, least=0.02, rotations=0, claims=0, shown=0, seed=seed)
-    method = Climbing(dissection, images=200, claims=terms.claims, standard=Standard(0.05, terms.alpha), seed=seed)
+    method = Climbing(dissection, images=SPOTS, claims=terms.claims, standard=Standard(0.05, terms.alpha), seed=seed)
     sites, found = (FIRST_SITE, SECOND_SITE), None
     if sight.known is not None:
         known = [Site(site, tuple(_numbers(made(sight.known, site)))) for site in sites]
