@@ -74,3 +74,12 @@ def test_an_unknown_unit_is_refused() -> None:
     done = call("shapes-cnn", "module:stems.out[0]", "--alone", "-q")
     assert done.exit_code == 1
     assert "module:stem.out" in done.output
+
+
+def test_a_corpus_that_is_too_small_is_told_before_pictures_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openwork.vision.synthesis.visualise as module
+
+    monkeypatch.setattr(module, "visualise", lambda *args, **more: pytest.fail("pictures were made"))
+    done = call("shapes-cnn", "logits[0]", "--count", "12", "-q")
+    assert done.exit_code == 1
+    assert "--alone" in done.stderr

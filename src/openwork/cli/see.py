@@ -73,6 +73,7 @@ def see(
 
     def run(net: Network, pictures: Any, tick: Callable[[float], None]) -> Result:
         from openwork.results.claims import Standard
+        from openwork.vision.beside import Beside
         from openwork.vision.synthesis.objectives import with_centre
         from openwork.vision.synthesis.visualise import visualise
         from openwork.vision.units import units_of
@@ -86,10 +87,14 @@ def see(
         if centre and how not in WHOLE:
             units = [with_centre(net, one) for one in units]
         lonely = alone or how in WHOLE or variants > 1
-        made = visualise(
-            net, units, method, None if lonely else pictures, tick=lambda share: tick(share * (1.0 if lonely else 0.7))
-        )
-        return made if lonely else with_examples(net, units, pictures, made, common.seed, tick)
+        if lonely:
+            return visualise(net, units, method, tick=tick)
+        try:
+            beside = Beside.of(net, units, pictures, common.seed, lambda share: tick(0.2 * share))
+        except BadInput as error:
+            raise BadInput(f"{error}. --alone makes pictures without any images beside them") from error
+        made = visualise(net, units, method, pictures, tick=lambda share: tick(0.2 + 0.7 * share))
+        return beside.joined(made, lambda share: tick(0.9 + 0.1 * share))
 
     options = {"how": (how.value, How.ascent.value), "steps": (steps, None), "variants": (variants, 1), "row": (row, 0),
                "centre": (centre, False), "transparent": (transparent, False), "alone": (alone, False),
@@ -123,34 +128,3 @@ def _method(
         How.accentuation: Accentuation, How.dream: DeepDream, How.caricature: Caricature, How.inversion: Inversion,
     }  # fmt: skip
     return kinds[how](start, steps=steps, **shared)
-
-
-def with_examples(
-    net: Network, units: Any, pictures: Pictures, made: Result, seed: int, tick: Callable[[float], None]
-) -> Result:
-    """Pictures beside dataset examples, and whether either predicts which held-out images activate the unit."""
-    import torch
-
-    from openwork.results.result import Result as Both
-    from openwork.vision.responses.exemplars import Exemplars, exemplars
-    from openwork.vision.responses.predicts import Predicting, predicts
-    from openwork.vision.synthesis.ascent import size_of
-    from openwork.vision.synthesis.robustness import shrunk
-
-    examples = exemplars(net, units, pictures, Exemplars(seed=seed), tick=lambda share: tick(0.7 + 0.1 * share))
-    pixels = torch.tensor(made.table["pixels"].to_numpy())
-    pixels = shrunk(pixels, size_of(net)).clamp(0, 1) if tuple(pixels.shape[-2:]) != size_of(net) else pixels
-    references = {one.name: pixels[i : i + 1] for i, one in enumerate(units)}
-    testing = Predicting(seed=seed)
-    by_examples = predicts(net, units, pictures, testing, tick=lambda share: tick(0.8 + 0.1 * share))
-    by_picture = predicts(
-        net, units, pictures, testing, references=references, tick=lambda share: tick(0.9 + 0.1 * share)
-    )
-    table = made.table
-    for prefix, other in (("example", examples), ("examples", by_examples), ("picture", by_picture)):
-        names = [*map(str, other.table.data_vars), *(str(n) for n in other.table.coords if n != "unit")]
-        dims = [str(n) for n in other.table.dims if n != "unit" and n not in names]
-        table = table.merge(other.table.rename({n: f"{prefix}_{n}" for n in [*names, *dims]}), combine_attrs="override")
-    remarks = tuple(dict.fromkeys((*made.remarks, *examples.remarks, *by_examples.remarks, *by_picture.remarks)))
-    findings = (*made.findings, *by_examples.findings, *by_picture.findings)
-    return Both(made.method, findings, table, {**made.settings, "exemplars": dict(by_examples.settings)}, remarks)
