@@ -116,6 +116,8 @@ def table(board: Board, chosen: Iterable[str] | None = None) -> Table:
     for name in COLUMNS:
         made.add_column(name, justify="left" if name in ("method", "of") else "right", no_wrap=name == "method")
     for row in rows(board, chosen):
+        if not row.asked + row.nulls + row.refused:
+            continue
         size = None if row.bytes is None else row.bytes / 1e6
         made.add_row(
             row.method, row.items, str(row.asked), _said(row.auroc), _number(row.rank, "g"), _number(row.precision),
