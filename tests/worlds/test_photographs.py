@@ -183,3 +183,12 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "masks" / "concepts.json").write_text("[")
     with pytest.raises(CorruptFile, match="concepts"):
         Photographs(tmp_path / "images", (12, 12), masks=tmp_path / "masks")
+
+
+def test_what_was_read_is_not_read_again_and_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png", gradient())
+    corpus = Photographs(tmp_path, (24, 32))
+    first = corpus.pixels([0])
+    first[:] = 0
+    monkeypatch.setattr(Image, "open", lambda *args, **more: pytest.fail("read again"))
+    assert torch.equal(corpus.pixels([0])[0].permute(1, 2, 0), torch.from_numpy(gradient()))

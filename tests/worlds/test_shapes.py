@@ -281,3 +281,13 @@ def test_bad_requests_say_what_was_expected():
         Scene.from_json({"things": []})
     with pytest.raises(BadInput, match=r"a record of Clip\.to_json"):
         Clip.from_json({"scene": lone().to_json()})
+
+
+def test_scenes_that_were_drawn_are_kept_as_they_were() -> None:
+    corpus, fresh = Shapes(count=3), Shapes(count=3)
+    for _ in range(2):
+        pixels, found = corpus.pixels([2, 0]), corpus.masks([2, 0])
+        assert torch.equal(pixels, fresh.pixels([2, 0]))
+        assert all(torch.equal(found[name], mask) for name, mask in Shapes(count=3).masks([2, 0]).items())
+        pixels[:] = 0
+        found["part"][:] = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 LARGEST = 89_478_485
 """Pixels of one file, at most; a file that claims more is a mistake, or meant to fill the memory (Pillow's limit)."""
 CONCEPTS = "concepts.json"
+KEPT = 2**26
+"""Bytes of images that are kept of those read last: methods read the same ones again and again."""
 
 
 class Photographs:
@@ -94,9 +97,16 @@ class Photographs:
         """See `Pictures`."""
         out = torch.empty(len(rows), 3, *self.size, dtype=torch.uint8)
         for number, row in enumerate(rows):
-            fitted = _fitted(_upright(self._path(self.paths[row])), self.size, self.fit, Image.Resampling.BICUBIC)
-            out[number] = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
+            out[number] = self._read(self.paths[row])
         return out
+
+    @cached_property
+    def _read(self) -> Callable[[str], UInt8[Tensor, "channel y x"]]:
+        def fitted(path: str) -> UInt8[Tensor, "channel y x"]:
+            image = _fitted(_upright(self._path(path)), self.size, self.fit, Image.Resampling.BICUBIC)
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+        return lru_cache(max(1, KEPT // (3 * math.prod(self.size))))(fitted)
 
     def classes(self, rows: Rows) -> Int[Tensor, " image"]:
         """See `Masked`.

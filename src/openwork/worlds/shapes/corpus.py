@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from openwork.worlds.shapes.scene import Scene
 
 VERSION = 1
 """Of the pixels; a seed gives the same for ever within a version."""
+KEPT = 2**24
+"""Bytes of scenes, and of masks, that are kept of those drawn last: methods read the same ones again and again."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,28 @@ class Shapes:
         """RGB bytes of some scenes."""
         out = np.empty((len(rows), 3, self.size, self.size), np.uint8)
         for k, row in enumerate(rows):
-            out[k] = render(self.scene(int(row)), self.size)
+            out[k] = self._render(int(row))
         return torch.from_numpy(out)
 
     def masks(self, rows: Sequence[int]) -> Mapping[str, Int[Tensor, "image y x"]]:
         """Category -> what each pixel of some scenes shows, k for the k-th concept from 1, 0 for nothing."""
         out = {category: np.empty((len(rows), self.size, self.size), np.int64) for category in CONCEPTS}
         for k, row in enumerate(rows):
-            for category, found in masks(self.scene(int(row)), self.size).items():
+            for category, found in self._masks(int(row)).items():
                 out[category][k] = found
         return {category: torch.from_numpy(found) for category, found in out.items()}
 
     def classes(self, rows: Sequence[int]) -> Int[Tensor, " image"]:
         """The class of the main object of some scenes."""
         return torch.tensor([CLASSES.index(self.scene(int(row)).kind) for row in rows], dtype=torch.int64)
+
+    @cached_property
+    def _render(self) -> Callable[[int], UInt8[np.ndarray, "channel y x"]]:
+        return lru_cache(KEPT // (3 * self.size**2))(lambda row: render(self.scene(row), self.size))
+
+    @cached_property
+    def _masks(self) -> Callable[[int], Mapping[str, Int[np.ndarray, "y x"]]]:
+        def drawn(row: int) -> Mapping[str, Int[np.ndarray, "y x"]]:
+            return {name: found.astype(np.int16) for name, found in masks(self.scene(row), self.size).items()}
+
+        return lru_cache(KEPT // (2 * len(CONCEPTS) * self.size**2))(drawn)
