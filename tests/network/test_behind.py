@@ -8,8 +8,7 @@ import torch
 from openwork import network
 from openwork.edit import Ablate, Scale
 from openwork.errors import BadInput, UnknownName
-from openwork.network import Network
-from openwork.network.replay.behind import Behind
+from openwork.network import Behind, Network
 from openwork.task import Inputs, Tensors
 
 from .seeing import images, see

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -58,6 +58,9 @@ BARE = 0.25
 """Pictures without a part among those to find things with."""
 RISE = (0.1, 0.9)
 """Accuracies on repeated tokens between which a recorded training has its birth."""
+
+
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +164,8 @@ class Depth(Subject):
 
 
 @dataclass(frozen=True, eq=False)
-class Sight(Subject):
-    """A network that sees.
+class Looker(Subject, Generic[Known]):
+    """A network that reads images.
 
     Args:
         net: the network.
@@ -174,34 +177,16 @@ class Sight(Subject):
     net: Network
     find: PictureArray
     held: PictureArray
-    known: Sighted | None
+    known: Known | None
 
     @property
     def sample(self) -> tuple[Network, Tensors]:
         """The network."""
-        return self.net, Tensors({"images": torch.zeros(1, 3, SIDE, SIDE)})
+        return self.net, Tensors({self.net.preparer.main: torch.zeros(1, 3, *self.held.values.shape[2:])})
 
 
-@dataclass(frozen=True, eq=False)
-class Gaze(Subject):
-    """A vision transformer.
-
-    Args:
-        net: the network.
-        find: pictures to find things on.
-        held: pictures to claim them on.
-        known: what is true of it; None of a null, of which nothing is.
-    """
-
-    net: Network
-    find: PictureArray
-    held: PictureArray
-    known: Gazing | None
-
-    @property
-    def sample(self) -> tuple[Network, Tensors]:
-        """The network."""
-        return self.net, Tensors({"pixel_values": torch.zeros(1, 3, *self.held.values.shape[2:])})
+Sight = Looker[Sighted]
+Gaze = Looker[Gazing]
 
 
 def subjects(kinds: Collection[str] | None = None) -> list[str]:
@@ -343,7 +328,7 @@ def _sight(name: str, number: int, null: bool) -> Sight:
     find, held = (spots(SPOTS, 2 * number + half) for half in (0, 1))
     if null:
         find, held = scrambled(find, 1), scrambled(held, 2)
-    return Sight(name, SIGHT, net, find, held, known)
+    return Looker(name, SIGHT, net, find, held, known)
 
 
 def _gaze(name: str, number: int, null: bool) -> Gaze:
@@ -352,7 +337,7 @@ def _gaze(name: str, number: int, null: bool) -> Gaze:
     find, held = glances(GLANCES, 2 * number, BARE), glances(GLANCES, 2 * number + 1)
     if null:
         find, held = scrambled(find, 1), scrambled(held, 2)
-    return Gaze(name, GAZE, net, find, held, known)
+    return Looker(name, GAZE, net, find, held, known)
 
 
 MAKERS: Mapping[str, Callable[[str, int, bool], Subject]] = {

@@ -8,5 +8,6 @@ from openwork.network.measure import Measured as Measured
 from openwork.network.measure import measure as measure
 from openwork.network.network import Network as Network
 from openwork.network.opening import open as open
+from openwork.network.replay.behind import Behind as Behind
 from openwork.network.run import Run as Run
 from openwork.network.sweep import sweep as sweep

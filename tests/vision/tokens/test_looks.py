@@ -9,7 +9,7 @@ from openwork.errors import BadInput
 from openwork.network.grid import Grid
 from openwork.vision.tokens.looks import Looking, distances, lifts, look, others_masks, shares, summaries
 from openwork.worlds.picture_array import PictureArray
-from openwork.zoo.gazing import COLOURS, FORMAT, gazing, glances
+from openwork.zoo.gazing import COLOURS, glances
 
 GRID = Grid(2, 3, 1, (4.0, 4.0), (1.5, 1.5), (8.0, 12.0), (8, 12), True)
 
@@ -18,16 +18,6 @@ GRID = Grid(2, 3, 1, (4.0, 4.0), (1.5, 1.5), (8.0, 12.0), (8, 12), True)
 def patterns():
     generator = torch.Generator().manual_seed(0)
     return torch.rand(2, 1, 2, 7, 7, generator=generator).pow(3).softmax(-1)
-
-
-@pytest.fixture(scope="module")
-def known():
-    return gazing(0)
-
-
-@pytest.fixture(scope="module")
-def net(known):
-    return ow.open(known.module, name="gaze", images=FORMAT)
 
 
 @pytest.fixture(scope="module")

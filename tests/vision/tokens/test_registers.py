@@ -17,16 +17,6 @@ LOOSE = Registers(standard=Standard(alpha=0.2))
 
 
 @pytest.fixture(scope="module")
-def known():
-    return gazing(0)
-
-
-@pytest.fixture(scope="module")
-def net(known):
-    return ow.open(known.module, name="with a register", images=FORMAT)
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return glances(60, 7)
 

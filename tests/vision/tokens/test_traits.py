@@ -13,20 +13,10 @@ from openwork.vision.passes import encoded
 from openwork.vision.tokens.prompts import ClassPrompts, learn_prompts
 from openwork.vision.tokens.traits import Traits, traits
 from openwork.worlds.picture_array import PictureArray
-from openwork.zoo.gazing import BLOCKS, COLOURS, FORMAT, PATCH, gazing, glances
+from openwork.zoo.gazing import BLOCKS, COLOURS, PATCH, glances
 
 FEW = ClassPrompts(steps=50, batch=24, rate=0.05)
 LAST = BLOCKS - 1
-
-
-@pytest.fixture(scope="module")
-def known():
-    return gazing(0)
-
-
-@pytest.fixture(scope="module")
-def net(known):
-    return ow.open(known.module, name="gaze", images=FORMAT)
 
 
 @pytest.fixture(scope="module")

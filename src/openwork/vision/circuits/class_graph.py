@@ -22,9 +22,8 @@ from torch import Tensor
 from openwork.circuit import Circuit, Node
 from openwork.edit import Edit, Patch, Set
 from openwork.errors import BadInput, TaskFailed, UnknownName
-from openwork.network import measure
+from openwork.network import Behind, measure
 from openwork.network.context import SourceRun
-from openwork.network.replay.behind import Behind
 from openwork.pictures import Masked
 from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard

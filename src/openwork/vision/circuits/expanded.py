@@ -20,7 +20,7 @@ from torch import Tensor
 from openwork.edit import Add
 from openwork.errors import BadInput
 from openwork.finding import Finding
-from openwork.network.replay.behind import Behind
+from openwork.network import Behind
 from openwork.pictures import Pictures
 from openwork.results.claims import Standard
 from openwork.results.result import Result

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from openwork.edit import Set
 from openwork.errors import BadInput
-from openwork.network.replay.behind import Behind
+from openwork.network import Behind
 from openwork.pictures import Masked
 from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard

@@ -18,7 +18,7 @@ from torch import Tensor
 from openwork.edit import Ablate
 from openwork.errors import BadInput
 from openwork.evidence import benjamini_hochberg
-from openwork.network.replay.behind import Behind
+from openwork.network import Behind
 from openwork.pictures import Pictures
 from openwork.results.candidates import Candidate, claimed
 from openwork.results.claims import Standard
