@@ -54,6 +54,11 @@ def test_false_support_is_the_share_of_nulls_with_any_false_claim_supported(boar
     assert (row.nulls, row.false) == (2, wilson_interval(1, 2))
 
 
+def test_methods_without_a_network_of_the_family_have_no_line(board: Board) -> None:
+    assert list(table(board).columns[0].cells) == ["a", "b"]
+    assert list(table(board, ["planted"]).columns[0].cells) == ["a"]
+
+
 def test_rows_of_one_family_know_of_no_other(board: Board) -> None:
     row = rows(board, ["planted"])[0]
     assert (row.asked, row.nulls, row.false) == (1, 0, None)

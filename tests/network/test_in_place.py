@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from openwork import network
 from openwork.edit import Ablate, Edit
-from openwork.network import Network
+from openwork.network import Behind, Network
 from openwork.task import LOGIT_DIFFERENCE, Batch, Tensors
 
 WIDTH, SIDE, ROWS = 3, 4, 5
@@ -58,3 +58,13 @@ def test_cells_after_what_is_overwritten_are_those_of_full_passes(halves: bool, 
         logits = module(values.clone()).detach()
         handle.remove()
         np.testing.assert_allclose(found.values[unit], (logits[:, 0] - logits[:, 1]).numpy(), rtol=1e-4, atol=1e-3)
+
+
+def test_runs_from_a_site_on_leave_what_they_were_given() -> None:
+    net, values = opened(halves=True), 30 * torch.randn(ROWS, WIDTH, SIDE, SIDE)
+    given, edit = values.clone(), Ablate("module:second.out[0]")
+    later = Behind(net, given, "module:second.out")
+    found = [later.run(edits=edit).logits for _ in range(2)]
+    assert torch.equal(given, values)
+    for logits in found:
+        torch.testing.assert_close(logits, net.run(values, edits=edit).logits)

@@ -299,6 +299,20 @@ def test_a_warning_stands_before_the_claims() -> None:
     assert 'role="alert"' not in result_page(result(finding(1.0), remarks=("read this too",)))
 
 
+def test_pictures_stand_before_claims() -> None:
+    page = result_page(result(finding(1.0)))
+    assert (
+        page.index('id="verdict"') < page.index('id="pictures"') < page.index('id="claims"') < page.index('id="repeat"')
+    )
+
+
+def test_claims_beyond_the_third_are_folded() -> None:
+    claims = [f"claim {number}" for number in range(5)]
+    page = result_page(result(*(finding(1.0, claim) for claim in claims)))
+    opened = re.findall(r"<li><details( open)?><summary>.*?</span> (claim \d)</summary>", page)
+    assert opened == [(" open" if claim in claims[:3] else "", claim) for claim in claims]
+
+
 def test_the_page_tells_how_to_repeat_it() -> None:
     page = result_page(result(finding(1.0)))
     assert "openwork trace a-net" in page

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from openwork.boards.subjects import SPOTS, Sight
+from openwork.boards.subjects import SPOTS, Looker, Sight
 from openwork.finding import Finding
 from openwork.worlds.picture_array import PictureArray
-from openwork.zoo.sighted import Sighted, patches, scrambled
+from openwork.zoo.sighted import patches, scrambled
 
 
 def fires(unit: str, concept: str) -> str:
@@ -40,9 +41,9 @@ def first_named(finding: Finding, units: Sequence[str]) -> str:
     return next(unit for unit in units if f"{unit} " in f"{finding.claim} ")
 
 
-def of_known(truth: Callable[[Sighted], Iterable[str]]) -> Callable[[Sight], frozenset[str]]:
+def of_known(truth: Callable[[Any], Iterable[str]]) -> Callable[[Looker[Any]], frozenset[str]]:
     """What is true of a network made by hand; nothing of a null."""
-    return lambda sight: frozenset() if sight.known is None else frozenset(truth(sight.known))
+    return lambda looker: frozenset() if looker.known is None else frozenset(truth(looker.known))
 
 
 def unless(reason: str) -> Callable[[Sight], str]:

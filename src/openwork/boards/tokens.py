@@ -7,7 +7,7 @@ pictures, so that no head follows anything and no class is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from openwork.boards.changing import seen
 from openwork.boards.frame import Contender, Terms
 from openwork.boards.scoring import Answer
+from openwork.boards.sights import of_known
 from openwork.boards.subjects import GAZE, Gaze
 from openwork.finding import Verdict
 from openwork.results.claims import Standard
@@ -137,11 +138,6 @@ def matters(image: int, place: int) -> str:
     return f"image {image}: place {divmod(place, SIDE)}"
 
 
-def _of(truth: Callable[[Gazing], Iterable[str]]) -> Callable[[Gaze], frozenset[str]]:
-    """What is true of a network wired by hand; nothing of a null."""
-    return lambda gaze: frozenset() if gaze.known is None else frozenset(truth(gaze.known))
-
-
 def _traits(known: Gazing) -> Iterable[str]:
     yield from (known_by(label, head) for label, head in known.traits.items())
     yield all_known_by([known.traits[c] for c in COLOURS])
@@ -159,19 +155,19 @@ def _parts(gaze: Gaze) -> frozenset[str]:
 CONTENDERS = {
     "looks": Contender(
         "which heads of a vision transformer follow the parts of the classes; only observed", "heads and parts",
-        _looking, _of(lambda known: (follows(*at, part) for part, at in known.follows.items())), kind=GAZE,
+        _looking, of_known(lambda known: (follows(b, h, part) for part, (b, h) in known.follows.items())), kind=GAZE,
     ),
     "registers": Contender(
         "which places hold tokens of outlying norm, and whether the answer needs them", "blocks and places", _outlying,
-        _of(lambda known: (stands_out(b, known.register) for b in range(known.filled, BLOCKS))), kind=GAZE,
+        of_known(lambda known: (stands_out(b, known.register) for b in range(known.filled, BLOCKS))), kind=GAZE,
     ),
     "class token": Contender(
         "in which block the class token gathers the class", "blocks", _gathering,
-        _of(lambda known: [gathers(known.gathers)]), kind=GAZE,
+        of_known(lambda known: [gathers(known.gathers)]), kind=GAZE,
     ),
     "traits": Contender(
         "by which head of the last block, and in which part, each class is known (Prompt-CAM)", "classes and heads",
-        _known_by, _of(_traits), kind=GAZE,
+        _known_by, of_known(_traits), kind=GAZE,
     ),
     "patch dropping": Contender(
         "which patches a vision transformer can spare (IA-RED2)", "images and patches", _dropping, _parts, kind=GAZE,

@@ -115,7 +115,7 @@ class ReadOut:
             here = rows.to(like)[:, None] if stage is self.stages[-1] else like.new_zeros(len(rows), 1, like.shape[-1])
             outputs[stage.span.module, stage.span.ordinal] = replaced(output, stage.post, here)
         with eagerly(self.net), returning(outputs):
-            logits = first_output(self.net.module(**kwargs))
+            logits = first_output(self.net.call(kwargs))
         return logits[:, -1].reshape(*state.shape[:-1], -1)
 
     @property

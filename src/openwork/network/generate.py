@@ -172,7 +172,7 @@ def _greedy(net: Network, prepared: Prepared, max_new_tokens: int) -> Tensor:
             step.pop("position_ids", None)
             prepared_step = net.preparer.prepare(step)
             step = prepared_step.kwargs
-        logits = first_output(net.module(**step))
+        logits = first_output(net.call(step))
         ids = torch.cat([ids, logits[:, -1].argmax(-1, keepdim=True)], 1)
     return ids[:, layout.width :]
 

@@ -17,6 +17,7 @@ from openwork.network.grid import Grid, find_grid
 from openwork.network.inputs import Preparer
 from openwork.network.memory import MemoryPlan, Sink, memory_plan, run_in_chunks
 from openwork.network.padding import check_padding
+from openwork.network.paths import copied
 from openwork.network.run import Plan, Run, called, execute, make_plan, resolve_sources
 from openwork.network.sites import SiteMap
 from openwork.network.timeline import Timeline
@@ -150,6 +151,10 @@ class Network:
             raise BadInput("this network has no tokenizer; open it with tokenizer=")
 
     # -- running --
+
+    def call(self, kwargs: Mapping[str, Any]) -> Any:
+        """What the bare module returns for these arguments; where it writes into what it is given, it gets copies."""
+        return self.module(**(copied(dict(kwargs)) if self.timeline.root.overwrites else kwargs))
 
     def run(
         self,

@@ -50,8 +50,8 @@ def _holds(net: Network, side: str) -> bool:
     padded[:, columns], mask[:, columns] = short, 1
     both = {net.preparer.main: padded, "attention_mask": mask}
     with torch.no_grad():
-        alone = first_output(net.module(**net.preparer.prepare(short).kwargs)).float()
-        beside = first_output(net.module(**net.preparer.prepare(both).kwargs)).float()
+        alone = first_output(net.call(net.preparer.prepare(short).kwargs)).float()
+        beside = first_output(net.call(net.preparer.prepare(both).kwargs)).float()
     if beside.shape[1] == padded.shape[1] and beside.ndim == 3:
         beside = beside[:, columns]
     if beside.shape != alone.shape:

@@ -17,7 +17,6 @@ from openwork.network.certify import first_output, tracked
 from openwork.network.context import Context, Ledger, SourceRun
 from openwork.network.inputs import Prepared
 from openwork.network.layout import Layout
-from openwork.network.paths import copied
 from openwork.network.ports import joined, select
 from openwork.network.rules import Rules, require_seen
 from openwork.network.session import Session, Stop, Visit
@@ -320,12 +319,6 @@ def eagerly(net: Network) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-def arguments(net: Network, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call; copies of tensors where the network writes into what it is given."""
-    given = dict(kwargs)
-    return copied(given) if net.timeline.root.overwrites else given
-
-
 def called(net: Network, prepared: Prepared, plan: Plan | None = None) -> Any:
     """What the module returns.
 
@@ -334,7 +327,7 @@ def called(net: Network, prepared: Prepared, plan: Plan | None = None) -> Any:
     """
     check_mode(net)
     try:
-        return net.module(**arguments(net, prepared.kwargs))
+        return net.call(prepared.kwargs)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         edits = [e for es in plan.edits.values() for e in es] if plan is not None else []
         if isinstance(error, OpenworkError) or any(isinstance(e, (Custom, Substitute)) for e in edits):

@@ -106,7 +106,7 @@ class Photographs:
             image = _fitted(_upright(self._path(path)), self.size, self.fit, Image.Resampling.BICUBIC)
             return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-        return lru_cache(max(1, KEPT // (3 * math.prod(self.size))))(fitted)
+        return lru_cache(KEPT // (3 * math.prod(self.size)))(fitted)
 
     def classes(self, rows: Rows) -> Int[Tensor, " image"]:
         """See `Masked`.

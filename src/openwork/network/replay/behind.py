@@ -1,7 +1,7 @@
-"""Many runs of the same inputs that differ only from one site on: what comes before it is computed once.
+"""Many runs of the same inputs that differ only from some site on: what comes before it is computed once.
 
-    later = Behind(net, inputs, "module:stages.1.out")
-    for edits in many:
+    later = Behind(net, inputs, ["module:stages.0.out", "module:stages.1.out"])
+    for edits in many:                          # each enters at the last of these that none of its edits precedes
         later.run(edits=edits, keep="module:stages.2.out", until="module:stages.2.out")
 
 Whether anything may be skipped is checked on this checkpoint (see `openwork.network.replay.prefix`); where it may not,
@@ -32,18 +32,20 @@ class Behind:
     Args:
         net: the network.
         inputs: of all runs.
-        site: the first one that edits write to.
+        sites: where runs may enter.
 
     Raises:
         UnknownName: for a site that does not exist.
         BadInput: for inputs that do not fit.
     """
 
-    def __init__(self, net: Network, inputs: Inputs | Tensors | Tensor, site: str | Site):
-        self.net, self.site = net, net.map.resolve(site)[0].path
+    def __init__(self, net: Network, inputs: Inputs | Tensors | Tensor, sites: str | Site | Iterable[str | Site]):
+        named = [sites] if isinstance(sites, (str, Site)) else sites
+        paths = {site.path for pattern in named for site in net.map.resolve(pattern)}
+        self.net, self.sites = net, sorted(paths, key=lambda path: _time(net, path))
         self.inputs = Tensors({net.preparer.main: inputs}) if isinstance(inputs, Tensor) else inputs
         net.entries = net.entries or Entries(net)
-        self.prefix = Prefix(net.entries, net.preparer.prepare(self.inputs), len(self.inputs), [self.site])
+        self.prefix = Prefix(net.entries, net.preparer.prepare(self.inputs), len(self.inputs), self.sites)
 
     def run(
         self,
@@ -53,26 +55,29 @@ class Behind:
         keep: str | Site | Iterable[str | Site] = (),
         until: str | Site | None = None,
     ) -> Run:
-        """Run with edits at the site and after it; see `Network.run`.
+        """Run with edits at the sites and after them; see `Network.run`.
 
         Args:
             rows: of the inputs; all of them unless given.
-            edits: none of them before the site.
-            keep: sites to keep, none of them before the site.
+            edits: none of them before the first of the sites.
+            keep: sites to keep, none of them before that at which the run enters: the first one where nothing is
+                edited.
             until: stop at this site.
 
         Raises:
-            BadInput: for an edit before the site.
+            BadInput: for an edit before all sites.
             EditMissed: for a site to keep whose value was not computed again, and as `Network.run`.
         """
         edits = [edits] if isinstance(edits, Edit) else list(edits)
-        for edit in edits:
-            for site in self.net.map.resolve(edit.site):
-                if self._time(site.path) < self._time(self.site):
-                    raise BadInput(f"expected edits from {self.site} on; {site} comes before it")
+        written = [site.path for edit in edits for site in self.net.map.resolve(edit.site)]
+        first = min(written, key=lambda path: _time(self.net, path), default=self.sites[0])
+        before = [site for site in self.sites if _time(self.net, site) <= _time(self.net, first)]
+        if not before:
+            raise BadInput(f"expected edits from {self.sites[0]} on; {first} comes before it")
         given = self.inputs if rows is None else self.inputs.take(rows)
-        with self.prefix.skipping(self.site, range(len(given)) if rows is None else rows):
+        with self.prefix.skipping(before[-1], range(len(given)) if rows is None else rows):
             return self.net.run(given, keep=keep, edits=edits, until=until)
 
-    def _time(self, site: str) -> int:
-        return self.net.timeline.time(self.net.map.port(site))
+
+def _time(net: Network, site: str) -> int:
+    return net.timeline.time(net.map.port(site))

@@ -17,7 +17,7 @@ from openwork.network.anatomy import deviation, tolerance
 from openwork.network.certify import first_output, in_one_line
 from openwork.network.paths import Path, copied
 from openwork.network.replay.spread import NotSpread, Spread, for_rows, spreads
-from openwork.network.run import arguments, eagerly
+from openwork.network.run import eagerly
 from openwork.network.session import Session
 from openwork.network.timeline import Span
 
@@ -144,7 +144,7 @@ class Entries:
                 net.map.port(site).attach(session, disturb, True)
                 session.enter(returning(outputs))
                 session.install()
-                return first_output(net.module(**arguments(net, self.example)))
+                return first_output(net.call(self.example))
 
         assert self._recorded is not None
         try:
@@ -194,7 +194,7 @@ def outputs_of(net: Network, kwargs: Mapping[str, Any], spans: Sequence[Span]) -
         session.count_steps()
         take(net, session, spans, out)
         session.install()
-        net.module(**arguments(net, kwargs))
+        net.call(kwargs)
     return out
 
 

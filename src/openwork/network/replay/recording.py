@@ -116,7 +116,7 @@ def record(
         if head is not None:
             session.enter(head)
         session.install()
-        out.result = net.module(**kwargs)
+        out.result = net.call(kwargs)
     out.blocks = [taken[stage.span.module] for stage in stages]
     for block in out.blocks:
         if block.attention is not None:

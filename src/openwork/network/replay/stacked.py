@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +20,7 @@ from openwork.network.certify import first_output
 from openwork.network.context import Context, Ledger, SourceRun
 from openwork.network.inputs import Prepared
 from openwork.network.layout import place_axes
-from openwork.network.paths import leaves
 from openwork.network.ports import joined, select
-from openwork.network.record import version
 from openwork.network.replay.prefix import Prefix
 from openwork.network.replay.writes import Write
 from openwork.network.run import called, eagerly
@@ -70,7 +68,7 @@ class Stack:
     sources: Mapping[str, SourceRun]
     surrogates: Mapping[str, Callable[[Tensor], Tensor]]
     prefix: Prefix | None = None
-    latest: tuple[Any, Prepared] | None = field(default=None, init=False)
+    latest: tuple[list[int], Prepared] | None = field(default=None, init=False)
 
     def run(self, cells: Sequence[Row]) -> Tensor:
         """The logits of all examples of all cells, one cell after the other: (row, ...).
@@ -105,10 +103,9 @@ class Stack:
         return logits
 
     def _prepared(self, examples: list[int]) -> Prepared:
-        """The arguments of a call on some examples; passes on the same ones share them while none writes to them."""
-        if self.latest is None or self.latest[0] != (examples, _versions(self.latest[1])):
-            prepared = self.net.preparer.prepare(self.inputs.take(examples))
-            self.latest = (examples, _versions(prepared)), prepared
+        """The arguments of a call on some examples; passes on the same ones, one after the other, share them."""
+        if self.latest is None or self.latest[0] != examples:
+            self.latest = examples, self.net.preparer.prepare(self.inputs.take(examples))
         return self.latest[1]
 
     def _visit(
@@ -149,10 +146,6 @@ class Stack:
             return out
 
         return each
-
-
-def _versions(prepared: Prepared) -> list[int]:
-    return [version(leaf) for _, leaf in leaves(prepared.kwargs)]
 
 
 def _writing(write: Write, examples: Sequence[int], axis: int, axes: tuple[str, ...]) -> Visit:

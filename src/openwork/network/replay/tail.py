@@ -51,7 +51,7 @@ def logits_behind(
             assert net.timeline.head is not None
             session.enter(narrow(net.timeline.head, columns))
         session.install()
-        return first_output(net.module(**kwargs))[:, 0]
+        return first_output(net.call(kwargs))[:, 0]
 
 
 def narrow(

@@ -239,7 +239,7 @@ class _Work:
             by_sender.setdefault(sender, []).append(receiver)
         out: dict[tuple[Site, Site], np.ndarray] = {}
         senders = list(by_sender)
-        later: dict[str, Behind] = {}
+        later = Behind(self.net, batch.clean, [sender.path for sender in senders])
         plain: dict[str, Tensor] = {}
         for start in range(0, len(senders), TOGETHER):
             group = senders[start : start + TOGETHER]
@@ -247,11 +247,9 @@ class _Work:
             cells: list[tuple[Site, Site]] = []
             for sender in group:
                 paths = list(dict.fromkeys(r.path for r in by_sender[sender]))
-                if sender.path not in later:
-                    later[sender.path] = Behind(self.net, batch.clean, sender.path)
-                run = later[sender.path].run(edits=self.out(sender), keep=paths)
+                run = later.run(edits=self.out(sender), keep=paths)
                 if any(path not in plain for path in paths):
-                    unedited = later[sender.path].run(keep=paths)
+                    unedited = later.run(keep=paths)
                     plain |= {path: unedited[path] for path in paths}
                 sources[SOURCE.format(sender)] = SourceRun({path: run[path] for path in paths}, run.layout)
                 for receiver in by_sender[sender]:

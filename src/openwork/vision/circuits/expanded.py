@@ -158,16 +158,15 @@ def _interventions(
     typical = float(spread[spread > 0].mean()) if bool((spread > 0).any()) else 1.0
     push = method.push * torch.where(spread > 0, spread, torch.full_like(spread, typical))
     inputs = read(net, split.held, split.held_rows)
-    until = None if found.receiver == "logits" else found.receiver
     later = Behind(net, inputs, found.sender)
-    base = found.read(later.run(keep=found.receiver, until=until)[found.receiver])
+    base = found.read(later.run(keep=found.receiver, until=found.receiver)[found.receiver])
     width = net.grid(found.sender).width
     foretold, observed = [], []
     for number, (unit, row, column) in enumerate(entries, 1):
         place = (found.under[0] + found.dy[row]) * width + found.under[1] + found.dx[column]
         amount = float(push[unit])
         edit = Add(Site(found.sender, (found.in_units[unit],)), where=place, vector=amount)
-        run = later.run(edits=edit, keep=found.receiver, until=until)
+        run = later.run(edits=edit, keep=found.receiver, until=found.receiver)
         observed.append((found.read(run[found.receiver]) - base).float().cpu().numpy())
         foretold.append(amount * found.values[:, unit, row, column].float().cpu().numpy())
         tick(number / len(entries))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from openwork.edit import Set
 from openwork.errors import BadInput
@@ -305,11 +304,11 @@ class _Side:
     """Some images: what they show, and how units answer."""
 
     def __init__(self, net: Network, pictures: Masked, rows: Sequence[int], names: Sequence[str]):
-        self.net = net
-        self.inputs: Tensor = read(net, pictures, rows)
+        inputs = read(net, pictures, rows)
         self.shows = _shows(pictures, rows)
-        self.base = {name: pooled(net, name, self.inputs) for name in names}
-        self.later: dict[str, Behind] = {}
+        self.later = Behind(net, inputs, names)
+        run = self.later.run(keep=names)
+        self.base = {name: pooled(run, name) for name in names}
 
     def effect(
         self,
@@ -321,10 +320,8 @@ class _Side:
         """What later detectors lose when some units are held at their mean."""
         edits = [Set(Site(step.lower_site, (int(u),)), value=float(means[step.lower_site][u])) for u in units]
         late = step.upper_site
-        if step.lower_site not in self.later:
-            self.later[step.lower_site] = Behind(self.net, self.inputs, step.lower_site)
-        after = pooled(self.later[step.lower_site], late, None, edits) if edits else self.base[late]
-        loss = (self.base[late] - after) / scale[late]
+        run = self.later.run(edits=edits, keep=late, until=late)
+        loss = (self.base[late] - pooled(run, late)) / scale[late]
         sides = []
         for kinds in (step.contained, step.others):
             parts = [loss[self.shows[kind]][:, list(channels)].mean(1) for kind, channels in kinds.items()]

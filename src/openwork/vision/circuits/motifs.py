@@ -273,9 +273,8 @@ def _turned_maps(net: Network, split: Split, site: Site, way: Turn) -> Float[np.
     grid = net.grid(site.path)
     middle = tuple(grid.offset[i] + grid.stride[i] * (n - 1) / 2 for i, n in enumerate((grid.height, grid.width)))
     inputs = read(net, split.held, split.held_rows)
-    until = None if site.path == "logits" else site.path
     plain, after = (
-        net.run(given, keep=site.path, until=until)[site.path][:, list(site.index)].float().cpu()
+        net.run(given, keep=site.path, until=site.path)[site.path][:, list(site.index)].float().cpu()
         for given in (inputs, turned(inputs, way, (middle[0], middle[1]), "reflection"))
     )
     whole = min(grid.image) / 2 - max(grid.field) / 2

@@ -127,8 +127,9 @@ def superposed(
     found = kernels(net, sender, receiver, inputs, method.slopes, lambda s: tick(0.4 * s))
     weight = found.values.sum((2, 3)).double().cpu().numpy()
     names, there = presence(split.find, split.find_rows)
-    active = pooled(net, found.sender, inputs)[:, list(found.in_units)]
-    late = pooled(net, found.receiver, inputs)[:, list(found.out_units)]
+    run = net.run(inputs, keep=(found.sender, found.receiver), until=found.receiver)
+    active = pooled(run, found.sender)[:, list(found.in_units)]
+    late = pooled(run, found.receiver)[:, list(found.out_units)]
     answer, detects = (correlation(values, there) for values in (active, late))
     groups = shared(answer, detects, weight, np.nan_to_num(correlation(there.astype(float), there)), method)
     candidates = []
@@ -137,7 +138,7 @@ def superposed(
     held_names, held_there = presence(split.held, split.held_rows)
     if held_names != names:
         raise BadInput("expected held-out images with the same concepts as the find images")
-    usual = _median(net, found.sender, inputs)[list(found.in_units)]
+    usual = _median(run[found.sender])[list(found.in_units)]
     change = _Changes(net, found, read(net, split.held, split.held_rows), usual, late.std(0))
     remarks = []
     for number, one in enumerate(groups[: method.claims]):
@@ -228,14 +229,13 @@ def shared(
     return sorted(out, key=lambda one: -one.score)
 
 
-def _median(net: Network, site: str, inputs: Tensor) -> Float[np.ndarray, " channel"]:
+def _median(value: Float[Tensor, "image channel *place"]) -> Float[np.ndarray, " channel"]:
     """What every channel is at most places.
 
     Its mean would not do: of a unit that fires at few places it lies above what an image of one concept has on
     average, and below what the detectors read.
     """
-    value = net.run(inputs, keep=site, until=site)[site].float()
-    return value.transpose(0, 1).flatten(1).median(1).values.double().cpu().numpy()
+    return value.float().transpose(0, 1).flatten(1).median(1).values.double().cpu().numpy()
 
 
 class _Changes:
@@ -245,11 +245,14 @@ class _Changes:
         self.found, self.later = found, Behind(net, inputs, found.sender)
         self.usual, self.deviation = usual, np.maximum(deviation, 1e-12)
         self.base = self._read(())
-        self.active = pooled(self.later, found.sender)[:, list(found.in_units)]
+        self.active = pooled(self.later.run(keep=found.sender, until=found.sender), found.sender)[
+            :, list(found.in_units)
+        ]
         self.seen: dict[int, np.ndarray] = {}
 
     def _read(self, edits: Any) -> np.ndarray:
-        return pooled(self.later, self.found.receiver, None, edits)[:, list(self.found.out_units)]
+        site = self.found.receiver
+        return pooled(self.later.run(edits=edits, keep=site, until=site), site)[:, list(self.found.out_units)]
 
     def foretold(self, unit: int, one: Shared, rows: Sequence[np.ndarray]) -> Float[np.ndarray, " pair"]:
         """Pairs of an image of each concept: the lesser change of the two detectors, along the foretold sign."""

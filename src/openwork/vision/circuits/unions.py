@@ -29,7 +29,7 @@ from openwork.vision.corpora import claims_about
 from openwork.vision.halves import halves, read
 
 if TYPE_CHECKING:
-    from openwork.network import Network
+    from openwork.network import Network, Run
 
 CONTROL = "random sets of as many units, read by the same unit"
 
@@ -122,7 +122,7 @@ def unions(
     criteria = method.standard.criteria(1.0, "standard deviations")
     random = np.random.default_rng(method.seed)
     candidates, alone, remarks = [], [], []
-    deviations = pooled(net, found.receiver, inputs).std(0)
+    deviations = pooled(net.run(inputs, keep=found.receiver, until=found.receiver), found.receiver).std(0)
     for number, (unit, which) in enumerate(chosen):
         channel, members = found.out_units[unit], sets[which]
         scale = max(float(deviations[channel]), 1e-12)
@@ -173,19 +173,10 @@ def worst(parts: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " examp
     return np.stack([part[:n] for part in parts]).min(0)
 
 
-def pooled(
-    runs: Network | Behind, site: str, inputs: Tensor | Sequence[int] | None = None, edits: Any = ()
-) -> Float[np.ndarray, "image channel"]:
-    """The mean over places of every channel.
-
-    Args:
-        runs: the network, or its runs from some site on.
-        site: of the channels.
-        inputs: images for the network; which ones, or None for all, for runs of given images.
-        edits: to run with.
-    """
-    value = runs.run(inputs, keep=site, edits=edits, until=None if site == "logits" else site)[site]  # pyright: ignore
-    return value.flatten(2).mean(2).double().cpu().numpy() if value.ndim > 2 else value.double().cpu().numpy()
+def pooled(run: Run, site: str) -> Float[np.ndarray, "image channel"]:
+    """The mean over places of every channel of a site that was kept."""
+    value = run[site].double()
+    return (value.flatten(2).mean(2) if value.ndim > 2 else value).cpu().numpy()
 
 
 class _Responses:
@@ -194,7 +185,7 @@ class _Responses:
     def __init__(self, net: Network, sender: str, receiver: str, inputs: Tensor):
         self.sender, self.receiver = sender, receiver
         self.later = Behind(net, inputs, sender)
-        self.active = pooled(self.later, sender)
+        self.active = pooled(self.later.run(keep=sender, until=sender), sender)
 
     def alone(
         self, unit: int, members: Sequence[int], weight: Float[np.ndarray, " channel"]
@@ -215,7 +206,8 @@ class _Responses:
             both = []
             for out in ([m for m in members if m != member], members):
                 edit = Ablate(Site(self.sender, tuple(sorted(out))), how="zero")
-                both.append(pooled(self.later, self.receiver, rows.tolist(), edit)[:, unit])
+                run = self.later.run(rows.tolist(), edits=edit, keep=self.receiver, until=self.receiver)
+                both.append(pooled(run, self.receiver)[:, unit])
             found.append(both[0] - both[1])
         return found
 
