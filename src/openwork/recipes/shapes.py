@@ -112,7 +112,7 @@ class ShapesRecipe:
         return False
 
     def export(self, state: State, run_folder: Path, to: Path, run: dict[str, Any]) -> None:
-        """Weights, configuration, what the network wants of an image, curve, card."""
+        """Weights, configuration, what the network wants of an image, curve, card; those of other seeds say which."""
         training = {
             "steps": state.step,
             "of_steps": self.steps,
@@ -130,7 +130,8 @@ class ShapesRecipe:
             "torch": torch.__version__,
             **run,
         }
-        card = make_card(self.name, rounded(state.network), FORMAT, training, HELD_OUT)
+        name = f"{self.name}-{run['seed']}" if run["seed"] else self.name
+        card = make_card(name, rounded(state.network), FORMAT, training, HELD_OUT)
         write_model(state.network, state.curve, to, card, as_text)
         write_images(FORMAT, to)
 
