@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray
 
 from openwork.reports.representations import representations
 from openwork.reports.scatter import scatter
+from openwork.reports.svg import Picture
 
 SITES = [f"blocks.{i}.resid_post" for i in range(4)]
 
@@ -46,6 +48,45 @@ def test_only_universal_matches_have_frames() -> None:
     )
     (drawn,), _ = representations(table)
     assert drawn.picture.svg.count('class="marked"') == 1
+
+
+def many(sites: int, each: int = 40) -> xarray.Dataset:
+    names = [f"blocks.{site}.resid_post[{unit}]" for site in range(sites) for unit in range(each)]
+    rng = np.random.default_rng(0)
+    values: dict[str, Any] = {f"likeness{end}": ("feature", rng.random(len(names))) for end in ("", "_low", "_high")}
+    values |= {"control_likeness": ("feature", rng.random(len(names)) / 2)}
+    values |= {"universal": ("feature", values["likeness"][1] > 0.5)}
+    return xarray.Dataset(values, {"feature": names}, {"network": "a", "other": "b", "threshold": 0.5})
+
+
+def heights(picture: Picture, kind: str) -> np.ndarray:
+    drawn = [e for e in ET.fromstring(picture.svg).iter() if e.get("class") == f"{kind} curve"]
+    return np.array([float(point.split(",")[1]) for point in (drawn[0].get("points") or "").split()])
+
+
+def test_many_features_fall_from_the_most_alike_one_line_a_site() -> None:
+    table = many(2)
+    table["likeness"][3] = np.nan
+    (drawn,), rest = representations(table)
+    legend = "L0 resid_post", "L1 resid_post", "best of the copies with shuffled weights", "universal above this"
+    assert all(name in drawn.picture.svg for name in legend)
+    assert [len(heights(drawn.picture, f"curve{i}")) for i in range(4)] == [39, 40, 80, 2]
+    for i in range(3):
+        assert (np.diff(heights(drawn.picture, f"curve{i}")) >= 0).all()
+    above = (heights(drawn.picture, "curve1") < heights(drawn.picture, "curve3")[0]).sum()
+    assert above == int(table["universal"][40:].sum())
+    assert set(rest.data_vars) == {"control_likeness", "universal"}
+
+
+def test_of_many_sites_all_features_share_a_line() -> None:
+    (drawn,), _ = representations(many(7))
+    assert len(heights(drawn.picture, "curve0")) == 280
+
+
+def test_few_features_keep_their_intervals() -> None:
+    drawn, rest = representations(many(1, each=20))
+    assert not drawn
+    assert "likeness_low" in rest
 
 
 def test_drift_is_drawn_over_steps_where_names_tell_them() -> None:

@@ -138,6 +138,15 @@ def test_of_many_columns_the_largest_are_shown() -> None:
     assert f"{MOST_COLUMNS} of 200" in drawn.note
 
 
+def test_slanted_names_of_columns_stand_apart() -> None:
+    names = [f"blocks.0.resid_post[{i}]" for i in range(100)]
+    table = xarray.Dataset(around(("site", "unit"), np.ones((1, 100))), {"site": LAYERS[:1], "unit": names})
+    (drawn,) = result_pictures(result(table=table))
+    places = [float(x) for x in re.findall(r"translate\(([\d.]+),[\d.]+\) rotate\(-35\)", drawn.picture.svg)]
+    assert len(places) > 10
+    assert np.diff(places).min() * np.sin(np.radians(35)) > 11  # the size of the letters
+
+
 @pytest.mark.parametrize(("centres", "kind"), [(5, "curve-band"), (3, "cell")])
 def test_windows_over_many_layers_are_lines(centres: int, kind: str) -> None:
     table = xarray.Dataset(

@@ -11,6 +11,8 @@ from openwork.reports.words import between, component, number
 from openwork.studies.schema import Effect, Effects, PositionEffect
 
 CELL_HEIGHT, LEFT, TOP, LEGEND, LEGEND_WIDTH = 34, 64, 8, 46, 330
+SLANTED, UPRIGHT = 22, 26
+"""How far apart the names of columns must stand, slanted by 35 degrees and not."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def heat_map(
     """
     width = min(96.0, max(8.0, 760 / max(1, len(columns))))
     longest = max((len(name) for name in columns), default=0)
-    slanted = longest * 6.5 > max(width, 26)
-    every = math.ceil((15 if slanted else 26) / width)
+    slanted = longest * 6.5 > max(width, UPRIGHT)
+    every = math.ceil((SLANTED if slanted else UPRIGHT) / width)
     bottom = TOP + CELL_HEIGHT * len(rows)
     foot = (14 + 4.2 * longest) if slanted else 22
     # a slanted name ends below its column and begins far to the left of it

@@ -10,7 +10,8 @@ import numpy as np
 
 from openwork.reports.curves import Curve, curves
 from openwork.reports.estimates import labels, short
-from openwork.reports.labelled import MOST_CURVES, Drawn
+from openwork.reports.heatmap import SLANTED
+from openwork.reports.labelled import MOST_BARS, MOST_CURVES, Drawn
 from openwork.reports.scatter import scatter
 from openwork.reports.svg import Canvas, Picture
 from openwork.reports.words import number
@@ -65,6 +66,28 @@ def _matches(table: xarray.Dataset) -> list[Drawn]:
     return [Drawn(picture, f"{title}, on held-out texts. Frames: matched on find texts, and above the control.")]
 
 
+def _ranked(table: xarray.Dataset) -> list[Drawn]:
+    """Of many features: how alike each is to its counterpart, the most alike first, beside those of the control."""
+    if table.sizes["feature"] <= MOST_BARS:
+        return []
+    sites = np.array([str(name).partition("[")[0] for name in table["feature"].to_numpy()])
+    if len(set(sites)) > MOST_CURVES - 2:
+        sites[:] = "features"
+    found = []
+    for site in dict.fromkeys(sites.tolist()):
+        found.append(_falling(short(site), table["likeness"][sites == site]))
+    found.append(_falling("best of the copies with shuffled weights", table["control_likeness"]))
+    found.append(Curve("universal above this", [0.0, 100.0], [float(table.attrs["threshold"])] * 2))
+    title = f"How alike features of {table.attrs.get('network')} and their counterparts are, the most alike first"
+    picture = curves([one for one in found if one.x], "share of features (%)", "likeness", title)
+    return [Drawn(picture, f"{title}, on held-out examples.")]
+
+
+def _falling(name: str, values: xarray.DataArray) -> Curve:
+    found = np.sort(values.dropna("feature").to_numpy())[::-1].tolist()
+    return Curve(name, [100 * (i + 0.5) / len(found) for i in range(len(found))], found)
+
+
 def _matrix(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], hints: Sequence[Sequence[str]],
     frames: Sequence[tuple[np.ndarray, np.ndarray]], title: str,
@@ -95,12 +118,12 @@ def _matrix(
                     "rect", x=LEFT + cell * b[0], y=4 + height - cell * (a[-1] + 1), width=cell * len(b),
                     height=cell * len(a), class_="marked", fill="none",
                 )  # fmt: skip
-    every = max(1, int(np.ceil(14 / cell)))
+    every, slanted = (max(1, int(np.ceil(least / cell))) for least in (14, SLANTED))
     for i, name in enumerate(rows):
         if not i % every:
             canvas.text_at(LEFT - 8, 4 + height - cell * (i + 0.5) + 4, name, "label", "end")
     for j, name in enumerate(columns):
-        if not j % every:
+        if not j % slanted:
             x = LEFT + cell * (j + 0.5)
             canvas.add(
                 "text",
@@ -187,6 +210,7 @@ def _places(table: xarray.Dataset) -> list[Drawn]:
 PICTURES: tuple[tuple[set[str], tuple[str, ...], Callable[[xarray.Dataset], list[Drawn]]], ...] = (
     ({"phase", "distance", "stability"}, ("distance",), _phases),
     ({"alike", "counterpart", "universal"}, ("alike",), _matches),
+    ({"likeness", "control_likeness", "universal"}, ("likeness",), _ranked),
     ({"cka_first", "cka_previous", "cka_last"}, ("cka_", "own"), _drift),
     ({"eigenvalue", "effective_rank"}, ("eigenvalue",), _spectra),
     ({"place", "label", "held_out"}, ("place",), _places),
