@@ -90,6 +90,42 @@ def test_studentised_stays_finite_when_resamples_have_no_spread():
     assert "range of the sample" in interval.method
 
 
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_where_limits_are_known_an_end_is_what_so_many_other_values_allow(others):
+    n, level = 40, 0.9
+    sample = [2.0] * (n - others) + [5.0] * others
+    found = studentised_interval(sample, level, limits=(0.0, 5.0))
+    # the largest share at which so few other values are no rarer than the level says, by bisection
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        share = (low + high) / 2
+        tail = sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(others + 1))
+        low, high = (share, high) if tail > (1 - level) / 2 else (low, share)
+    assert found.high <= 2 + high * 3 + 1e-9
+    assert found.low >= 2 - high * 2 - 1e-9
+    assert found.low <= np.mean(sample) <= found.high
+    if others < 2:  # of so few, no resample says anything
+        assert found.high == pytest.approx(2 + high * 3)
+        assert "most frequent value" in found.method
+        assert studentised_interval(sample, level).high in (2, 5)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_coverage_of_yes_and_no(share):
+    rng, trials, missed = np.random.default_rng(1), 400, np.zeros(2)
+    for seed in range(trials):
+        sample = (rng.random(40) < share).astype(float)
+        found = studentised_interval(sample, level=0.9, resamples=299, seed=seed, limits=(0.0, 1.0))
+        missed += found.low > share, found.high < share
+    # a tail of .05, three standard errors of a share of 400
+    assert (missed / trials < 0.05 + 0.034).all()
+
+
+def test_values_outside_the_limits_are_refused():
+    with pytest.raises(BadInput, match="within"):
+        studentised_interval([0.0, 2.0], limits=(0.0, 1.0))
+
+
 @pytest.mark.parametrize("interval", [bootstrap_interval, studentised_interval])
 @pytest.mark.parametrize("draw", ["normal", "exponential"])
 def test_coverage(interval, draw):

@@ -55,36 +55,54 @@ def bootstrap_interval(
     return _bootstrap((sample,), statistic, level, resamples, seed)
 
 
-def studentised_interval(values: Values, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Interval:
+def studentised_interval(
+    values: Values,
+    level: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+    limits: tuple[float, float] | None = None,
+) -> Interval:
     """Bootstrap-t interval of the mean: resamples the mean in units of its own standard error.
 
     The interval that verdicts rest on. At 20 to 40 examples of a skewed effect, one end of a BCa interval is wrong two
-    to four times as often as its level says, this one at most twice. The ends are kept within the range of the sample,
-    which matters when a resample has no spread; `Interval.method` then says so.
+    to four times as often as its level says, this one at most twice. When a resample has no spread, as when few values
+    differ from all others, an end may be infinite. The ends are therefore kept within the range of the sample or, where
+    it is known what one example can be, within what the number of values that differ from the most frequent one allows;
+    `Interval.method` then says so.
 
     Args:
         values: one number an example.
         level: two-sided confidence.
         resamples: how many bootstrap samples.
         seed: of the resampling.
+        limits: the least and the greatest value that one example can have, where they are known.
 
     Returns:
-        The interval; of no width when all values are equal, which its method says.
+        The interval; without limits of no width when all values are equal, which its method says.
 
     Raises:
-        BadInput: as `bootstrap_interval`.
+        BadInput: as `bootstrap_interval`, or values outside the limits.
 
     Units:
         those of the values.
 
     Source:
         Efron 1981, Nonparametric standard errors and confidence intervals; Efron and Tibshirani 1993, section 12.5.
+        The bound of a frequency is that of Clopper and Pearson 1934.
     """
     sample = as_sample(values, "values")
     _require_resamples(level, resamples)
+    least, most, kept = float(sample.min()), float(sample.max()), "range of the sample"
+    if limits is not None:
+        if least < limits[0] or most > limits[1]:
+            raise BadInput(f"expected values within {limits}; got {least:.3g} to {most:.3g}")
+        least, most = _allowed(sample, level, limits)
+        kept = "bounds that the most frequent value sets"
     n, mean, rng = len(sample), float(sample.mean()), np.random.default_rng(seed)
     method = f"studentised bootstrap, {resamples} resamples"
     if (sample == sample[0]).all():
+        if limits is not None:
+            return Interval(mean, least, most, level, n, f"{method}; the {kept}, because all values are equal")
         return Interval(mean, mean, mean, level, n, f"{method}; no width because all values are equal")
     ratios = []
     for start in range(0, resamples, max(1, BATCH // n)):
@@ -98,10 +116,18 @@ def studentised_interval(values: Values, level: float = 0.95, resamples: int = 9
     below, above = np.quantile(np.concatenate(ratios), (tail, 1 - tail), method="closest_observation")
     error = sample.std(ddof=1) / np.sqrt(n)
     ends = np.array((mean - above * error, mean - below * error))
-    low, high = np.clip(ends, sample.min(), sample.max())
+    low, high = np.clip(ends, least, most)
     if not np.array_equal(ends, (low, high)):
-        method += "; kept within the range of the sample"
+        method += f"; kept within the {kept}"
     return Interval(mean, float(low), float(high), level, n, method)
+
+
+def _allowed(sample: Float[np.ndarray, " n"], level: float, limits: tuple[float, float]) -> tuple[float, float]:
+    """What the mean can be if values differ from the most frequent one as often as they may, and as far as they can."""
+    values, counts = np.unique(sample, return_counts=True)
+    usual, others = float(values[counts.argmax()]), int(len(sample) - counts.max())
+    share = stats.binomtest(others, len(sample)).proportion_ci(level, "exact").high
+    return usual + share * (limits[0] - usual), usual + share * (limits[1] - usual)
 
 
 def paired_difference_interval(

@@ -159,6 +159,7 @@ def judge(
     rivals: Mapping[str, Values] | None = None,
     intervened: bool = True,
     adjusted_p: float | None = None,
+    limits: tuple[float, float] | None = None,
     resamples: int = 9999,
     seed: int = 0,
 ) -> Judgement:
@@ -174,6 +175,7 @@ def judge(
             is the one to beat.
         intervened: whether the network was edited, rather than only observed.
         adjusted_p: see `verdict`.
+        limits: of the effect on one example, where they are known; see `studentised_interval`.
         resamples: of bootstrap and sign flips.
         seed: of both.
 
@@ -185,9 +187,11 @@ def judge(
     """
     sample = as_sample(effects, "effects")
     knobs = {"level": criteria.level, "resamples": resamples, "seed": seed}
-    effect = studentised_interval(sample, **knobs)
+    effect = studentised_interval(sample, **knobs, limits=limits)
     above = sign_flip_test(sample - criteria.min_effect, resamples, seed)
     detectable = minimum_detectable_effect(float(sample.std(ddof=1)), len(sample), criteria.alpha, criteria.power)
+    # values that are nearly all equal have hardly any spread, and yet say little of what is rare
+    detectable = max(detectable, effect.high - effect.estimate)
     control = None if controls is None else random_control_test(effect.estimate, controls, control_kind)
     rival = None
     if rivals:

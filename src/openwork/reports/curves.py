@@ -36,11 +36,12 @@ def curves(found: Sequence[Curve], across: str, up: str, title: str) -> Picture:
     """Draw lines, each named in a legend below.
 
     Args:
-        found: at least one line with at least one finite point.
+        found: at least one line with at least one finite point; lines without any are left out.
         across: what x is.
         up: what y is.
         title: what it shows.
     """
+    found = [curve for curve in found if np.isfinite(curve.y).any()]
     points = [value for curve in found for value in (*curve.y, *curve.low, *curve.high) if np.isfinite(value)]
     xs = [value for curve in found for value in curve.x]
     low, high = min(xs), max(xs)
@@ -51,8 +52,9 @@ def curves(found: Sequence[Curve], across: str, up: str, title: str) -> Picture:
         canvas.line(LEFT, y(tick), WIDTH - 24, y(tick), "zero")
         canvas.text_at(LEFT - 8, y(tick) + 4, f"{tick:g}".replace("-", "−"), "label", "end")
     canvas.text_at(LEFT - 8, 12, up, "label", "start")
+    whole = all(value == int(value) for value in xs)
     for tick in x.ticks(8):
-        if low <= tick <= high and tick == int(tick):
+        if low <= tick <= high and (tick == int(tick) or not whole):
             canvas.text_at(x(tick), HEIGHT - 16, f"{tick:g}", "label")
     canvas.text_at((LEFT + WIDTH) / 2, HEIGHT + 2, across, "label")
     for place, curve in enumerate(found):
@@ -85,4 +87,4 @@ def _in_words(found: Sequence[Curve]) -> str:
             f"{curve.x[best]:g} with {number(float(y[best]))}"
         )
 
-    return "; ".join(one(curve) for curve in found if np.isfinite(curve.y).any())
+    return "; ".join(map(one, found))

@@ -24,7 +24,7 @@ def patch_pictures(table: xarray.Dataset) -> list[Drawn]:
     if {"distance", "to_prefix", "lift", "foreign_lift"} <= names:
         return [distance_curves(table), followed(table)]
     if {"outliers", "likeness", "share"} <= names:
-        return [outlier_curves(table), outlier_maps(table)]
+        return [outlier_curves(table), *([outlier_map(table)] if bool((table["outliers"] > 0).any()) else [])]
     if {"early", "cut", "cut_from"} <= names:
         return class_token_curves(table)
     if {"attention", "left", "trait", "picture"} <= names:
@@ -87,13 +87,14 @@ def outlier_curves(table: xarray.Dataset) -> Drawn:
     return Drawn(curves(lines, "block", "share, cosine", "Tokens of outlying norm"), note)
 
 
-def outlier_maps(table: xarray.Dataset) -> Drawn:
-    """Where in the image tokens stand out most often, in the block where most do."""
+def outlier_map(table: xarray.Dataset) -> Drawn:
+    """Where in the image tokens stand out most often, in the block where most do; the top of the image is on top."""
     values = table["outliers"].to_numpy()
     block = int(values.mean((1, 2)).argmax())
     rows, columns = ([str(i) for i in range(n)] for n in values.shape[1:])
+    rows.reverse()
     cells = [
-        Cell(y, x, float(v), f"row {y}, column {x}: in {100 * v:.0f} % of images", bool(v > 0))
+        Cell(len(rows) - 1 - y, x, float(v), f"row {y}, column {x}: in {100 * v:.0f} % of images", bool(v > 0))
         for (y, x), v in np.ndenumerate(values[block])
     ]
     note = f"In what share of images each place stands out behind block {block}."

@@ -224,5 +224,5 @@ def _map(values: np.ndarray, unit: str, title: str) -> Picture:
             hint = f"row {i}, column {j}: {number(value)} {unit}"
             kind = "plus" if value >= 0 else "minus"
             canvas.add("rect", hint=hint, **place, class_=kind, fill_opacity=round(abs(value) / largest, 3))
-    canvas.text_at(2, side * height + 24, f"{title}; full colour: {number(largest)} {unit}", "label", "start")
+    canvas.text_at(2, side * height + 24, f"full colour: {number(largest)} {unit}", "label", "start")
     return canvas.picture()

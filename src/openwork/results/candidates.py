@@ -27,6 +27,7 @@ class Candidate:
         kind: what its controls are matched in, where that differs from those of other candidates.
         rivals: effects of rival explanations on the same examples.
         also: the p-value of another test that the claim must pass as well.
+        limits: the least and the greatest effect on one example, where they are known.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Candidate:
     kind: str = ""
     rivals: Mapping[str, Float[np.ndarray, " example"]] = field(default_factory=dict)
     also: float = 0.0
+    limits: tuple[float, float] | None = None
 
 
 def judged(
@@ -65,12 +67,14 @@ def judged(
     p = []
     for one, kind in zip(candidates, kinds, strict=True):
         found = judge(
-            one.effects, criteria, "held-out", one.controls, kind, one.rivals, intervened, resamples=RESAMPLES,
-            seed=claims.seed,
+            one.effects, criteria, "held-out", one.controls, kind, one.rivals, intervened, limits=one.limits,
+            resamples=RESAMPLES, seed=claims.seed,
         )  # fmt: skip
         p.append(max(found.measurement.joint_p, one.also))
     return [
-        claims.claim(c.text, c.effects, criteria, "held-out", c.controls, kind, c.rivals, float(q), intervened)
+        claims.claim(
+            c.text, c.effects, criteria, "held-out", c.controls, kind, c.rivals, float(q), intervened, c.limits
+        )
         for c, kind, q in zip(candidates, kinds, benjamini_hochberg(p), strict=True)
     ]
 

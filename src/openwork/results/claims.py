@@ -66,6 +66,7 @@ class Claims:
         rivals: Mapping[str, Float[np.ndarray, " example"]] | None = None,
         adjusted_p: float | None = None,
         intervened: bool = True,
+        limits: tuple[float, float] | None = None,
     ) -> Finding:
         """Judge one claim.
 
@@ -79,9 +80,10 @@ class Claims:
             rivals: effects of rival hypotheses on the same examples.
             adjusted_p: the p-value adjusted for the family of claims, if several were tested.
             intervened: whether the network was edited; what was only looked at is never supported.
+            limits: the least and the greatest effect on one example, where they are known.
         """
         found = judge(
-            effects, criteria, split, controls, control_kind, rivals, intervened, adjusted_p, resamples=1999,
+            effects, criteria, split, controls, control_kind, rivals, intervened, adjusted_p, limits, resamples=1999,
             seed=self.seed,
         )  # fmt: skip
         return found.finding(text, self.seed, self.provenance, self.settings)

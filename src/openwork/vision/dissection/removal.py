@@ -155,10 +155,13 @@ def gains(
     predicted: Int[np.ndarray, " image"], truth: Int[np.ndarray, " image"], one: int
 ) -> Float[np.ndarray, " image"]:
     """What each image adds to the balanced accuracy of a class, so that their mean is this accuracy."""
+    return ((predicted == one) == (truth == one)) * weights(truth, one)
+
+
+def weights(truth: Int[np.ndarray, " image"], one: int) -> Float[np.ndarray, " image"]:
+    """What each image counts in the balanced accuracy of a class: its own images as much as all others together."""
     own = truth == one
-    right = (predicted == one) == own
-    weight = np.where(own, len(truth) / (2 * max(own.sum(), 1)), len(truth) / (2 * max((~own).sum(), 1)))
-    return right * weight
+    return np.where(own, len(truth) / (2 * max(own.sum(), 1)), len(truth) / (2 * max((~own).sum(), 1)))
 
 
 def _chosen(drop: np.ndarray, order: np.ndarray, own: np.ndarray, method: Removal) -> list[int]:
@@ -274,9 +277,10 @@ class _Sets:
         for one in self.chosen:
             before = gains(held[0], truth, one)
             effects = before - gains(held[self._at["removed", size, one]], truth, one)
+            most = weights(truth, one).max()
             others = [own[one] - each[self._at["random removed", size, n], one] for n in range(self.counts[size])]
             listed = ", ".join(str(self.units[int(i)]) for i in self.order[one, :size])
             text = f"{names[one]} rests on units {listed}: without them it is told from other classes worse"
-            candidates.append(Candidate(text, effects, np.array(others), KIND))
+            candidates.append(Candidate(text, effects, np.array(others), KIND, limits=(-most, most)))
         table = xarray.Dataset(variables, {"class": names, "size": self.sizes})
         return table, candidates

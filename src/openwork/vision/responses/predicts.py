@@ -350,7 +350,8 @@ def _findings(
         controls = np.take_along_axis(rivals, drawn, 0).mean(1) - 0.5
         what = "pictures made for" if given else "dataset examples of"
         text = f"{what} {unit.name} predict which of two held-out images activates it more"
-        candidates.append(Candidate(text, own[told] - 0.5, controls, f"{kind}, drawn anew for each pair"))
+        anew = f"{kind}, drawn anew for each pair"
+        candidates.append(Candidate(text, own[told] - 0.5, controls, anew, limits=(-0.5, 0.5)))
     return claimed(claims, criteria, candidates), remarks
 
 

@@ -373,5 +373,6 @@ def _table(
     coords = {"unit": [unit.name for unit in units], "stimulus": values, "end": ["low", "high"], "axis": ["y", "x"],
               **({"scanned": list(stimulus.scanned)} if stimulus.scanned else {})}  # fmt: skip
     attrs = {"network": rig.net.name, "shape": stimulus.shape, "feature": stimulus.feature, "unit": stimulus.unit,
-             "period": stimulus.period or 0.0, "trials": method.held_out}  # fmt: skip
+             "unit of selectivity": "0 flat, 1 one value alone", "period": stimulus.period or 0.0,
+             "trials": method.held_out}  # fmt: skip
     return xarray.Dataset(variables, coords, attrs)
