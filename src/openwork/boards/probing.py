@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from openwork.boards.frame import Contender, Terms
@@ -12,7 +14,6 @@ from openwork.finding import Verdict
 from openwork.probes import Labelled, Linear, Probing, Sample, Use, control_task, from_program, probe, train, use
 from openwork.probes.mdl import Coding, describe
 from openwork.results.claims import Standard
-from openwork.site import Site
 
 READ = "blocks.*.resid_post"
 ROWS, PLACES = 160, 1000
@@ -119,14 +120,19 @@ def _item(variable: str, site: str) -> str:
 
 
 def _true_readings(problem: Problem) -> frozenset[str]:
-    """Each variable at every block from the one that writes it on."""
-    order = problem.net.map.order
+    """Each variable behind every block from the one that writes it on."""
     return frozenset(
         _item(name, site)
         for name, direction in problem.variables.items()
         for site in problem.net.select(READ)
-        if order(Site.parse(site).path) >= order(direction.site.path)
+        if _block(site) >= _block(direction.site.path)
     )
+
+
+def _block(site: str) -> int:
+    """The number of a site's block; -1 before all blocks."""
+    found = re.match(r"blocks\.(\d+)\.", site)
+    return -1 if found is None else int(found[1])
 
 
 def _no_program(problem: Problem) -> str:
