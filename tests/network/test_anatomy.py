@@ -218,6 +218,21 @@ def test_a_dead_mlp_is_inert() -> None:
     assert not {n for n in inert if not n.startswith("blocks.2.")}
 
 
+@pytest.mark.parametrize(("factor", "shown"), [(1e-6, True), (1e-12, False)])
+def test_an_mlp_that_adds_hardly_anything_has_its_sites_or_is_refused(factor: float, shown: bool) -> None:
+    module = build("llama")
+    with torch.no_grad():
+        module.model.layers[2].mlp.down_proj.weight.mul_(factor)
+    net = network.open(module)
+    added = net.run(token_ids(), keep=("blocks.2.resid_mid", "blocks.2.resid_post") if shown else "blocks.2.resid_post")
+    assert ("blocks.2.mlp.out" in net.sites) == shown
+    assert ("blocks.2.mlp.*" in net.refused) != shown
+    if shown:
+        assert (added["blocks.2.resid_post"] - added["blocks.2.resid_mid"]).abs().max() < 1e-5
+        pushed = net.run(token_ids(), edits=Add("blocks.2.mlp.out", vector=5.0)).logits
+        assert not torch.allclose(pushed, added.logits)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "t5", "bert"])
 def test_every_certificate_holds_what_it_says(opened: Opener, kind: str) -> None:
     for site in opened(kind).sites.values():

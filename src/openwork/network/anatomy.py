@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from openwork.network.blocks import Block, Contribution, Sum, find_blocks
+from openwork.network.blocks import Block, Contribution, Sum, faint, find_blocks
 from openwork.network.kinds import experts_of, flattened, hidden_axes, is_linear, is_norm
 from openwork.network.paths import Path
 from openwork.network.ports import AttentionPort, ForkPort, MidPort, ModulePort, Port, ScalePort, View, norm_scale
@@ -99,7 +99,7 @@ def deviation(got: Tensor, expected: Tensor) -> float:
     if same(got, expected):
         return 0.0
     scale = expected.double().abs().max().clamp_min(1e-30)
-    return float((got.double() - expected.double()).abs().max() / scale)
+    return float((got.detach().double() - expected.detach().double()).abs().max() / scale)
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -205,6 +205,9 @@ class Surveyor:
         attentions = [a for a in self.trace.attentions if call.start < a.time < call.end]
         if not block.sums:
             self.refused[f"{name}.*.out"] = block.reason
+        for branch in faint(block):
+            module = branch.name.rpartition(".")[2]
+            self.refused[f"{name}.{module}.*"] = "it adds too little to the stream to be told from nothing"
         for attention in (a for a in attentions if not has_heads(a, pre)):
             module = attention.call.name.rpartition(".")[2]
             self.refused[f"{name}.{module}.q|k|v|z|scores|pattern"] = "positions stand where the heads should"

@@ -226,6 +226,7 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
         if direct is None and same(pre, post):
             direct = Sum(pre, post, [], None, 0.0, True)
         if direct:
+            _complete(direct, options)
             direct.terms = sorted([*direct.terms, *_dead(candidates, direct.terms)], key=lambda c: c.call.end)
             return [direct] if direct.terms else [], "nothing is added to the stream"
     sums: list[Sum] = []
@@ -255,6 +256,35 @@ def explain(call: Call, pre: Tensor, post: Tensor) -> tuple[list[Sum], str]:
     if pre.shape != post.shape:
         return [], f"the hidden state changes shape from {tuple(pre.shape)} to {tuple(post.shape)}"
     return [], f"no sum of up to {MAX_TERMS} tensors within the block gives the change of the hidden state"
+
+
+def _complete(step: Sum, options: list[Contribution]) -> None:
+    """Adds a branch that adds too little for a fit to see it, where with it the sum is exact to the bit."""
+    if step.exact or step.constant:
+        return
+    for one in _faint(options, step.after, step.terms):
+        terms = sorted([*step.terms, one], key=lambda c: c.call.end)
+        if _exact(step.base, step.after, terms):
+            step.terms, step.exact, step.residual = terms, True, 0.0
+            return
+
+
+def faint(block: Block) -> list[Call]:
+    """Branches of a block that were told from nothing by no fit, so that they have no sites."""
+    after = block.call.outputs[block.post]
+    terms = [term for step in block.sums for term in step.terms]
+    return [c.call for c in _faint(_candidates(block.call, after.shape), after, terms)] if terms else []
+
+
+def _faint(options: list[Contribution], after: Tensor, terms: list[Contribution]) -> list[Contribution]:
+    """Outputs beside the terms that are too small for a fit to see."""
+    live = [t.call for t in terms]
+    least = _tolerance(after.dtype) * float(after.abs().max())
+    return [
+        c
+        for c in options
+        if float(c.value.abs().max()) <= least and not any(c.call.within(t) or t.within(c.call) for t in live)
+    ]
 
 
 def _dead(candidates: list[Contribution], terms: list[Contribution]) -> list[Contribution]:
