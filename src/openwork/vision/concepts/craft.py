@@ -127,8 +127,7 @@ def craft(
     crops = _Crops.of(split.find, sides[0], method)
     factors = _Factors.of(net, path, crops.pixels, method)
     find = Rewriting(net, path, split.find, sides[0], [target] * len(sides[0]))
-    design = Design.of(method.concepts, method.design)
-    importance = _importance(find, factors, design, lambda x: tick(0.7 * x))
+    importance = _importance(find, factors, method, lambda x: tick(0.7 * x))
     held = Rewriting(net, path, split.held, sides[1], [target] * len(sides[1]))
     drops, candidates, scale = _taken_out(held, factors, importance.mean(0), method, lambda x: tick(0.7 + 0.3 * x))
     settings = {**asdict(method), "site": path, "target": target, "pictures": pictures.name}
@@ -239,17 +238,21 @@ def _require_positive(values: np.ndarray, site: str) -> None:
         )
 
 
-def _importance(find: Rewriting, factors: _Factors, design: Design, tick: Tick) -> Float[np.ndarray, "image concept"]:
-    """The total Sobol index of each concept in each image, its coefficients masked all over the image."""
+def _importance(find: Rewriting, factors: _Factors, method: Craft, tick: Tick) -> Float[np.ndarray, "image concept"]:
+    """The total Sobol index of each concept in each image, its coefficients masked all over the image.
+
+    Each image has a design of its own, so that the interval over images holds the error of so small a design too.
+    """
+    designs = [Design.of(method.concepts, method.design, (method.seed, i)) for i in range(len(find.maps))]
     amount = torch.tensor(factors.of_maps(find.maps), dtype=torch.float32)
     basis = torch.tensor(factors.basis, dtype=torch.float32)
 
-    def masked(mask: np.ndarray) -> Change:
-        part = torch.einsum("nkhw,k,kc->nchw", amount, torch.tensor(mask, dtype=torch.float32), basis)
+    def masked(masks: Float[np.ndarray, "image concept"]) -> Change:
+        part = torch.einsum("nkhw,nk,kc->nchw", amount, torch.tensor(masks, dtype=torch.float32), basis)
         return lambda value: part.to(value)
 
-    values = find.values([masked(mask) for mask in design.points], tick)
-    return np.stack([design.total(column) for column in values.T])
+    values = find.values([masked(masks) for masks in np.stack([d.points for d in designs], 1)], tick)
+    return np.stack([design.total(column) for design, column in zip(designs, values.T, strict=True)])
 
 
 def _taken_out(

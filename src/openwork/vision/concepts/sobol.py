@@ -32,23 +32,23 @@ class Design:
     size: int
 
     @classmethod
-    def of(cls, arguments: int, size: int = 32, seed: int | None = None) -> Design:
-        """A Halton design.
+    def of(cls, arguments: int, size: int = 32, seed: int | tuple[int, ...] = 0) -> Design:
+        """A scrambled Halton design.
+
+        The plain sequence would not do: its later columns run once through a part of [0, 1] in so few rows, which makes
+        indices wrong by up to a third, the same way for every function.
 
         Args:
             arguments: of the function.
             size: rows of A.
-            seed: scrambles the sequence; it is the plain one unless given.
+            seed: of the scrambling.
 
         Raises:
             BadInput: without an argument, or with fewer than two rows.
         """
         if arguments < 1 or size < 2:
             raise BadInput(f"expected an argument and 2 rows or more; got {arguments} and {size}")
-        sequence = qmc.Halton(2 * arguments, scramble=seed is not None, rng=seed)
-        if seed is None:
-            sequence.fast_forward(1)  # the plain sequence begins with the corner 0
-        both = sequence.random(size)
+        both = qmc.Halton(2 * arguments, scramble=True, rng=np.random.default_rng(seed)).random(size)
         a, b = both[:, :arguments], both[:, arguments:]
         mixed = np.tile(a, (arguments, 1, 1))
         for argument in range(arguments):
