@@ -157,3 +157,8 @@ def test_the_tree_shows_every_site_shape_check_and_refusal(opened: Opener) -> No
 
 def test_repr_counts(gpt2: Network) -> None:
     assert repr(gpt2) == "Network('gpt2': 3 blocks, 51 certified, 0 inert, 0 refused sites)"
+
+
+def test_the_map_prints_in_one_line(gpt2: Network) -> None:
+    said = repr(gpt2.map)
+    assert said == f"SiteMap({len(gpt2.sites)} sites, {len(gpt2.refused)} refused, {len(gpt2.map.modules)} of modules)"

@@ -19,7 +19,7 @@ from openwork.site import Site
 MODULE = "module:"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SiteMap:
     """All sites of one network.
 
@@ -45,6 +45,9 @@ class SiteMap:
         self._order = {name: i for i, name in enumerate(self.sites)}
         self._order.update({name: len(self._order) + i for i, name in enumerate(self.modules)})
         self._resolved: dict[str, list[Site]] = {}
+
+    def __repr__(self) -> str:
+        return f"SiteMap({len(self.sites)} sites, {len(self.refused)} refused, {len(self.modules)} of modules)"
 
     def info(self, name: str) -> SiteInfo:
         """The certificate of a site by its base name."""
