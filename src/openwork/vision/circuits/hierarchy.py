@@ -307,7 +307,7 @@ class _Side:
         inputs = read(net, pictures, rows)
         self.shows = _shows(pictures, rows)
         self.later = Behind(net, inputs, names)
-        run = self.later.run(keep=names)
+        run = self.later.run(keep=names, until=self.later.sites[-1])
         self.base = {name: pooled(run, name) for name in names}
 
     def effect(
