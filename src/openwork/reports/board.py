@@ -13,6 +13,8 @@ from openwork.finding import Interval
 
 COLOURS = ("#2563a8", "#c26a1b", "#3f8f4f", "#8a4fa3", "#a33b3b", "#5c6b73")
 INK, FAINT = "#20262b", "#c9d0d6"
+ROW, TITLE = 0.42, 0.3
+"""Inches: of a row, and of what stands between the axes and their legend."""
 
 
 def draw_board(board: Board, to: Path) -> Path:
@@ -33,7 +35,7 @@ def draw_board(board: Board, to: Path) -> Path:
     known = [name for name in families(board) if not name.startswith("null/")]
     nulls = [name for name in families(board) if name.startswith("null/")]
     methods = list(board.methods)
-    figure = Figure(figsize=(12, 1.6 + 0.42 * len(methods)), layout="constrained")
+    figure = Figure(figsize=(12, 1.6 + ROW * len(methods)), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(4, 4, 2))
     for number, family in enumerate(known):
         offset = 0.18 * (number - (len(known) - 1) / 2)
@@ -58,16 +60,17 @@ def draw_board(board: Board, to: Path) -> Path:
     right.set_xlim(0, 1.35 * max([row.seconds or 0 for row in everything] or [1]) + 1e-9)
     left.set_title("AUROC against what is true (.5: chance)", fontsize=10, loc="left")
     middle.set_title(f"supports something (dotted: alpha {board.alpha:g})", fontsize=10, loc="left")
-    right.set_title("seconds, median", fontsize=10, loc="left")
+    right.set_title("seconds", fontsize=10, loc="left")
     left.set_yticks(range(len(methods)), methods)
-    left.invert_yaxis()
+    left.set_ylim(len(methods) - 0.4, -0.6)
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=9)
+    above = 1 + TITLE / (ROW * len(methods))
     for axes in (left, middle):
-        axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3, frameon=False)
+        axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, above), ncols=3, frameon=False)
     to.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(to, dpi=150, metadata={"Date": None} if to.suffix == ".svg" else None)
     return to
