@@ -53,9 +53,9 @@ def test_lines_say_what_they_cannot_be_asked(sorting: Problem, planted: Problem)
 
 
 def test_a_variable_is_readable_from_its_block_on_though_the_network_has_no_site_there() -> None:
-    problem = Problem.of(open_member("compiled/induction+distracted+compressed"), TERMS.examples, 0)
-    written = problem.variables["before"].site.path
+    problem = Problem.of(open_member("compiled/brackets+compressed"), TERMS.examples, 0)
+    written = problem.variables["partner"].site.path
     assert written not in problem.net.sites  # what the MLP behind it adds is nothing
     truth = LINES["probe"].truth(problem)
     blocks = [site for site in problem.net.select("blocks.*.resid_post") if int(site[7]) >= int(written[7])]
-    assert {item for item in truth if item.startswith("before ")} == {f"before at {site}" for site in blocks}
+    assert {item for item in truth if item.startswith("partner ")} == {f"partner at {site}" for site in blocks}
